@@ -1,0 +1,61 @@
+import { WaybillError } from './errors.ts'
+
+/** Longest event, topic, context and handler name, in characters: the shortest limit of the brokers that carry them, less room for prefixes. */
+export const NAME_MAX = 200
+/** Longest key or aggregate id, in UTF-8 bytes. */
+export const KEY_MAX_BYTES = 512
+/** Most headers that one message may carry. */
+export const HEADERS_MAX = 64
+/** Longest header value, in UTF-8 bytes. */
+export const HEADER_VALUE_MAX_BYTES = 4096
+
+const SEGMENT = /^[A-Za-z0-9][A-Za-z0-9_-]*$/
+const HEADER_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/
+// C0 and C1 controls, line separators, and the invisible characters that make two names look alike.
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/u
+
+/**
+ * Checks a dotted name (`order.OrderPlaced`, `Genesis.Session.Started`, `domain.events`): segments of ASCII letters, digits, `_` and `-`,
+ * joined by single dots. No broker needs more, and nothing in it can be a wildcard, a path or a header break anywhere.
+ * @throws WaybillError `INVALID_NAME`
+ */
+export function checkName(value: unknown, what: string): string {
+  if (typeof value === 'string' && value.length <= NAME_MAX && value.length > 0 && value.split('.').every((segment) => SEGMENT.test(segment))) return value
+  throw new WaybillError('INVALID_NAME', `${what} is not a usable name`, {
+    got: value,
+    allowed: `1 to ${NAME_MAX} characters: segments of letters, digits, "_" and "-", joined by dots`,
+    where: what,
+  })
+}
+
+/**
+ * Checks an ordering key or an aggregate id: any text that every transport and database can carry.
+ * @throws WaybillError `INVALID_KEY`
+ */
+export function checkKey(value: unknown, what: string): string {
+  if (typeof value === 'string' && value.length > 0 && value.length <= KEY_MAX_BYTES && !UNSAFE.test(value) && value.isWellFormed() && Buffer.byteLength(value) <= KEY_MAX_BYTES) return value
+  throw new WaybillError('INVALID_KEY', `${what} is not a usable key`, {
+    got: value,
+    allowed: `1 to ${KEY_MAX_BYTES} bytes of UTF-8 without control or invisible characters`,
+    where: what,
+  })
+}
+
+/**
+ * Checks headers at the edge: count, names and values.
+ * @throws WaybillError `INVALID_HEADER`
+ */
+export function checkHeaders(headers: Readonly<Record<string, string>>, where: string): void {
+  const entries = Object.entries(headers)
+  if (entries.length > HEADERS_MAX) throw new WaybillError('INVALID_HEADER', 'too many headers', { got: entries.length, allowed: `at most ${HEADERS_MAX}`, where })
+  for (const [name, value] of entries) {
+    if (!HEADER_NAME.test(name)) throw new WaybillError('INVALID_HEADER', 'a header name is not usable', { got: name, allowed: 'letters, digits, "_", "." and "-", 1 to 128 characters', where })
+    if (typeof value !== 'string' || UNSAFE.test(value) || !value.isWellFormed() || Buffer.byteLength(value) > HEADER_VALUE_MAX_BYTES) {
+      throw new WaybillError('INVALID_HEADER', `the value of header "${name}" is not usable`, {
+        got: value,
+        allowed: `at most ${HEADER_VALUE_MAX_BYTES} bytes of UTF-8 without control or invisible characters`,
+        where,
+      })
+    }
+  }
+}
