@@ -1,0 +1,26 @@
+#!/usr/bin/env node
+// Plain JavaScript without static imports that an older Node lacks, so that an older Node gets a sentence instead of a syntax error.
+import { existsSync } from 'node:fs'
+import { sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const NODE_MIN = [22, 22]
+
+const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+if (major < NODE_MIN[0] || (major === NODE_MIN[0] && minor < NODE_MIN[1])) {
+  process.stderr.write(`waybill needs Node ${NODE_MIN.join('.')} or newer, got ${process.versions.node}\n`)
+  process.exit(2)
+}
+
+const source = new URL('../src/main.ts', import.meta.url)
+const path = fileURLToPath(source)
+// From a checkout the TypeScript runs as it is; Node does not strip types below node_modules, where the built files are.
+const fromSource = existsSync(path) && !path.includes(`${sep}node_modules${sep}`)
+if (fromSource) {
+  const { registerHooks } = await import('node:module')
+  registerHooks({
+    resolve: (specifier, context, nextResolve) => nextResolve(specifier, { ...context, conditions: [...context.conditions, 'waybill:source'] }),
+  })
+}
+const { main } = await import(fromSource ? source.href : new URL('../dist/main.js', import.meta.url).href)
+process.exitCode = await main(process.argv.slice(2))

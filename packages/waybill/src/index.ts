@@ -1,0 +1,68 @@
+export { createWaybill } from './waybill.ts'
+export type { Waybill, WaybillOptions } from './waybill.ts'
+export { defineContext, on, onBatch } from './context.ts'
+export type { BatchHandlerOptions, BoundedContext, ContextOptions, EventOf, HandlerContext, HandlerDefinition, HandlerOptions } from './context.ts'
+
+export { DomainEvent, defineEvent, receivedEvent } from './core/event.ts'
+export type { EventAttributes, EventOptions, EventType, PayloadOf } from './core/event.ts'
+export { envelopeOf } from './core/envelope.ts'
+export type { MessageEnvelope } from './core/envelope.ts'
+export { WaybillError, isWaybillError } from './core/errors.ts'
+export type { WaybillErrorCode, WaybillErrorDetails } from './core/errors.ts'
+export { EventScope, PublishStrategies, PublishStrategy } from './core/publish-config.ts'
+export type { PublishConfig, PublishPreset } from './core/publish-config.ts'
+export { currentScope, withScope } from './core/scope.ts'
+export type { Scope } from './core/scope.ts'
+export { newId } from './core/ids.ts'
+export { systemClock } from './core/clock.ts'
+export type { Clock, Random } from './core/clock.ts'
+export { DEFAULT_RETRY, fullJitterMs } from './core/backoff.ts'
+export type { RetryPolicy } from './core/backoff.ts'
+export { createWatermark } from './core/watermark.ts'
+export type { Watermark } from './core/watermark.ts'
+export type { SchemaLike } from './core/schema.ts'
+export type { Codec, EncodedEnvelope } from './core/codec.ts'
+export type { Database, SqlExecutor } from './core/database.ts'
+export type {
+  Assignment,
+  Capabilities,
+  Delivery,
+  Message,
+  Position,
+  PublishOutcome,
+  Publisher,
+  Source,
+  Subscriber,
+  Transport,
+} from './core/transport.ts'
+export type {
+  ClaimedRow,
+  DeadLetter,
+  DeadLetterStore,
+  InboxStore,
+  OutboxEntry,
+  OutboxFilter,
+  OutboxRecord,
+  OutboxStats,
+  OutboxStore,
+  RowFailure,
+  Storage,
+} from './core/stores.ts'
+export { compose } from './core/handler.ts'
+export type { Handler, Invocation, Middleware, RegisteredHandler } from './core/handler.ts'
+export type { RaisesEvents, Receipt, RunUnit, UnitOfWork, UnitResult, UnitScope } from './core/unit.ts'
+export { observeAll } from './core/observe.ts'
+export type { Observe, WaybillEvent } from './core/observe.ts'
+export { createRegistry } from './core/registry.ts'
+export type { EventRegistry } from './core/registry.ts'
+
+export { jsonCodec } from './codecs/json.ts'
+export { memoryStorage } from './adapters/memory/storage.ts'
+export { memoryTransport } from './adapters/memory/transport.ts'
+
+export { createCircuitBreaker } from './publish/circuit-breaker.ts'
+export { createCommandBus, createQueryBus, defineCommand, defineQuery } from './publish/command-bus.ts'
+export { createEventBus } from './publish/event-bus.ts'
+export { createRelay } from './outbox/relay.ts'
+export { createKeyedPool } from './consume/keyed-pool.ts'
+export { createConsumer } from './consume/consumer.ts'

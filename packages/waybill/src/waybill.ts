@@ -1,0 +1,292 @@
+import { memoryStorage } from './adapters/memory/storage.ts'
+import { memoryTransport } from './adapters/memory/transport.ts'
+import { jsonCodec } from './codecs/json.ts'
+import { createConsumer } from './consume/consumer.ts'
+import type { BoundedContext, EventOf, HandlerContext, HandlerDefinition } from './context.ts'
+import { type Clock, systemClock } from './core/clock.ts'
+import type { Codec } from './core/codec.ts'
+import type { SqlExecutor } from './core/database.ts'
+import { WaybillError } from './core/errors.ts'
+import type { DomainEvent, EventType } from './core/event.ts'
+import { type Handler, type RegisteredHandler, compose } from './core/handler.ts'
+import { newId } from './core/ids.ts'
+import { inTransaction, inboxOnce } from './core/inbox.ts'
+import { checkName } from './core/names.ts'
+import { type Observe, observeAll } from './core/observe.ts'
+import type { PublishConfig, PublishPreset } from './core/publish-config.ts'
+import { createRegistry } from './core/registry.ts'
+import { withScope } from './core/scope.ts'
+import type { Storage } from './core/stores.ts'
+import type { Transport } from './core/transport.ts'
+import type { Receipt, RunUnit, UnitOfWork, UnitResult } from './core/unit.ts'
+import { type RelayOptions, createRelay } from './outbox/relay.ts'
+import { type UnitOptions, createUnitRunner, unitOfWorkFrom } from './outbox/unit-of-work.ts'
+import type { CircuitBreakerOptions } from './publish/circuit-breaker.ts'
+import { type CommandBus, type QueryBus, createCommandBus, createQueryBus } from './publish/command-bus.ts'
+import { type EventBus, createEventBus } from './publish/event-bus.ts'
+import { createHybridBus } from './publish/hybrid-bus.ts'
+import type { PublishMetrics } from './publish/metrics.ts'
+import { createPolicies } from './publish/policy.ts'
+
+/** What {@link createWaybill} composes. */
+export interface WaybillOptions<Contexts extends readonly BoundedContext[]> {
+  /** Every bounded context that lives in this process. */
+  readonly contexts: Contexts
+  /** The database of the business and of Waybill's tables. Waybill closes it at `stop`. Without one nothing is durable, and every event is SYNC_ONLY. */
+  readonly database?: Storage
+  /** What carries the outbox's messages. Waybill closes it at `stop`. @default the memory transport, which retires a row only once every handler has settled it */
+  readonly transport?: Transport
+  /** Name of this system, as it stands in every envelope. @default 'waybill' */
+  readonly source?: string
+  /** @default JSON, at most 1 MiB */
+  readonly codec?: Codec
+  /** Told of everything that happens. */
+  readonly observe?: Observe
+  readonly relay?: Pick<RelayOptions, 'batchSize' | 'inFlightMax' | 'leaseMs' | 'pollIntervalMs' | 'retry'>
+  /** Breakers of the in-process and the outbox path. @default 5 failures in a row open them for 60 s */
+  readonly breakers?: Pick<CircuitBreakerOptions, 'failureThreshold' | 'recoveryMs' | 'halfOpenMax' | 'successThreshold'>
+  /** How long `stop` waits for what is running. @default 10000 */
+  readonly shutdownMs?: number
+  /** How long the inbox remembers a handled event: longer than any message may be repeated. @default 7 days */
+  readonly inboxKeepMs?: number
+  readonly clock?: Clock
+}
+
+/** The event types that `Contexts` declare are what may be published; the bus checks at run time. */
+export interface Waybill {
+  /** Checks configuration and tables, then starts relay and handlers. @throws WaybillError `HYBRID_WITHOUT_CONSUMER` | `HYBRID_FAST_ACROSS_CONTEXTS` | `NOT_MIGRATED` ... */
+  start(): Promise<void>
+  /** Takes nothing more in, finishes what runs, gives leases back, closes database and transport. Idempotent; bounded by `shutdownMs` a stage. */
+  stop(): Promise<void>
+  /** Rejects with what ended the relay or a consumer for good; resolves when stopped. */
+  readonly finished: Promise<void>
+  /**
+   * Publishes as the most specific rule says: the call, the event type, its bounded context, or the default of the scope. Inside a unit of work or
+   * a handler it joins that transaction. Resolves with a receipt, or rejects: never is an event lost silently.
+   */
+  publish(event: DomainEvent, config?: PublishConfig | PublishPreset): Promise<Receipt>
+  /**
+   * Runs `fn` in a transaction. What it and the aggregates it tracks publish is written once, last, in that transaction.
+   * Resolves after commit with the settled receipts; never rejects because of handlers.
+   */
+  unitOfWork<T>(fn: (unit: UnitOfWork) => Promise<T>, options?: UnitOptions): Promise<UnitResult<T>>
+  /** Changes how an event type travels, from the next publish on. */
+  configureEvent(eventType: EventType | string, config: PublishConfig | PublishPreset): void
+  /** Changes how the events of a context travel, from the next publish on. */
+  configureBoundedContext(context: string, config: PublishConfig | PublishPreset): void
+  getMetrics(): PublishMetrics
+  /** In-process subscribers of SYNC_ONLY events, without a name and so without an inbox. Durable work belongs to a context's handlers. */
+  subscribe<Type extends EventType>(eventType: Type, handler: (event: EventOf<readonly [Type]>) => void | Promise<void>): () => void
+  unsubscribe<Type extends EventType>(eventType: Type, handler: (event: EventOf<readonly [Type]>) => void | Promise<void>): void
+  /** Publishes all that is due now; gives back how many rows left the outbox. */
+  publishAllPending(): Promise<number>
+  /** Resolves when no row is pending. With the memory transport: when every handler has settled everything. Rejects when `signal` aborts first. */
+  drained(signal?: AbortSignal): Promise<void>
+  readonly events: EventBus
+  readonly commands: CommandBus
+  readonly queries: QueryBus
+  /** The database as it was given. */
+  readonly database: Storage
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+const WEEK_MS = 7 * 24 * 3_600_000
+const MAINTENANCE_MS = 60_000
+const SWEEP_MAX = 5_000
+const DRAIN_POLL_MS = 20
+
+/**
+ * The one place that composes: contexts, database, transport, bus, relay and consumers.
+ * @throws WaybillError `DUPLICATE` | `INVALID_NAME` | `UNKNOWN_EVENT` | `INVALID_OPTION`
+ */
+export async function createWaybill<const Contexts extends readonly BoundedContext[]>(options: WaybillOptions<Contexts>): Promise<Waybill> {
+  const { contexts, clock = systemClock, codec = jsonCodec(), shutdownMs = 10_000, inboxKeepMs = WEEK_MS } = options
+  const source = checkName(options.source ?? 'waybill', 'source')
+  checkContexts(contexts)
+  const registry = createRegistry(contexts)
+  const storage = options.database ?? memoryStorage({ clock })
+  const durable = options.database !== undefined
+  const transport = options.transport ?? memoryTransport({ acknowledge: 'handled', clock })
+  const subscribers = createEventBus()
+  const observers: Observe[] = options.observe === undefined ? [] : [options.observe]
+  const observe = observeAll(observers)
+
+  const relay = createRelay({
+    ...options.relay,
+    store: storage.outbox,
+    publishers: new Map([['default', transport]]),
+    relayId: `${source}-${process.pid}-${newId().slice(-12)}`,
+    shutdownMs,
+    clock,
+    observe,
+  })
+  const runUnit: RunUnit = createUnitRunner({
+    database: storage.database,
+    outbox: storage.outbox,
+    publish: (event, config) => bus.publish(event, config),
+    wake: relay.wake,
+    clock,
+  })
+  const handlers = contexts.flatMap((context) => [...context.handlers].map(([name, definition]) => register(context.name, name, definition)))
+  const bus = createHybridBus({
+    registry,
+    policies: createPolicies({ registry, contexts, hasOutbox: durable }),
+    codec,
+    source,
+    outbox: durable ? { store: storage.outbox, database: storage.database } : undefined,
+    handlersFor: handlersByType(handlers),
+    subscribers,
+    wakeRelay: relay.wake,
+    clock,
+    observe,
+    breakers: options.breakers,
+  })
+
+  function register(context: string, handlerName: string, definition: HandlerDefinition): RegisteredHandler & { readonly definition: HandlerDefinition } {
+    const name = `${context}/${handlerName}`
+    for (const { type } of definition.eventTypes) registry.get(type)
+    const user: Handler = async ({ events, signal, attempt, unit }) => {
+      const handlerContext: HandlerContext = {
+        sql: unit?.sql ?? NO_TRANSACTION,
+        publish: (event, config) => (unit === undefined ? bus.publish(event, config) : withScope({ unit }, () => bus.publish(event, config))),
+        signal,
+        attempt,
+        deadLetter(reason) {
+          throw new WaybillError('DEAD_LETTERED', reason, { where: name })
+        },
+      }
+      await definition.run(events, handlerContext)
+    }
+    return {
+      name,
+      context,
+      eventTypes: new Set(definition.eventTypes.map(({ type }) => type)),
+      topics: [...new Set(definition.eventTypes.map(({ topic }) => topic))],
+      ordered: definition.ordered,
+      batchMax: definition.batchMax,
+      once: compose(user, [inboxOnce(storage.inbox, runUnit, name)]),
+      plain: durable ? compose(user, [inTransaction(runUnit)]) : user,
+      definition,
+    }
+  }
+
+  const abort = new AbortController()
+  const consumersAbort = new AbortController()
+  let state: 'new' | 'started' | 'stopped' = 'new'
+  let running: Promise<void> = Promise.resolve()
+  let stopping: Promise<void> | undefined
+
+  async function start(): Promise<void> {
+    if (state !== 'new') throw new WaybillError('CLOSED', 'a Waybill is started once', { got: state, allowed: 'start() once, before stop()', where: 'start' })
+    bus.checkConfiguration()
+    if (durable) await storage.check()
+    await transport.declareGroups(handlers.flatMap(({ name, topics }) => topics.map((topic) => ({ topic, group: name }))))
+    state = 'started'
+    if (!durable) return
+    const consumers = handlers.map((handler) =>
+      createConsumer({
+        subscriber: transport,
+        deadLetters: storage.deadLetters,
+        inbox: storage.inbox,
+        registry,
+        codec,
+        handler,
+        retry: handler.definition.retry,
+        timeoutMs: handler.definition.timeoutMs,
+        concurrency: handler.definition.concurrency,
+        parkFollowers: handler.definition.parkFollowers,
+        shutdownMs,
+        clock,
+        observe,
+      }).run(consumersAbort.signal),
+    )
+    const parts = [relay.run(abort.signal), ...consumers, maintain(abort.signal)]
+    running = Promise.all(parts).then(() => undefined)
+    // Whoever awaits `finished` or `stop` is told; nobody has to.
+    running.catch(() => undefined)
+  }
+
+  /** Keeps the tables that remember from growing without limit. */
+  async function maintain(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await clock.sleep(MAINTENANCE_MS, signal)
+      if (signal.aborted) return
+      try {
+        await storage.inbox.sweep(inboxKeepMs, SWEEP_MAX)
+      } catch (error) {
+        observe({ type: 'relay.failed', error })
+      }
+    }
+  }
+
+  async function stopParts(): Promise<void> {
+    state = 'stopped'
+    await bus.stop()
+    // The relay first: with a transport that reports handled, what it has in flight needs the consumers to end.
+    abort.abort()
+    await relay.stopped
+    consumersAbort.abort()
+    const [outcome] = await Promise.allSettled([running])
+    await transport.close()
+    await storage.close()
+    if (outcome.status === 'rejected') throw outcome.reason
+  }
+
+  async function drained(signal?: AbortSignal): Promise<void> {
+    for (;;) {
+      signal?.throwIfAborted()
+      await relay.publishAllPending(signal)
+      const { pending } = await storage.outbox.stats()
+      if (pending === 0) return
+      await clock.sleep(DRAIN_POLL_MS, signal)
+    }
+  }
+
+  const stop = (): Promise<void> => (stopping ??= stopParts())
+
+  return {
+    start,
+    stop,
+    get finished() {
+      return running
+    },
+    publish: bus.publish,
+    unitOfWork: (fn, unitOptions) => {
+      if (state === 'stopped') throw new WaybillError('CLOSED', 'this Waybill was stopped', { where: 'unitOfWork' })
+      return unitOfWorkFrom(runUnit, bus.publish)(fn, unitOptions)
+    },
+    configureEvent: bus.configureEvent,
+    configureBoundedContext: bus.configureBoundedContext,
+    getMetrics: bus.getMetrics,
+    subscribe: (eventType, handler) => subscribers.subscribe(eventType, handler),
+    unsubscribe: (eventType, handler) => subscribers.unsubscribe(eventType, handler),
+    publishAllPending: () => relay.publishAllPending(),
+    drained,
+    events: subscribers,
+    commands: createCommandBus(),
+    queries: createQueryBus(),
+    database: storage,
+    [Symbol.asyncDispose]: stop,
+  }
+}
+
+const NO_TRANSACTION: SqlExecutor = {
+  query: () => Promise.reject(new WaybillError('UNSUPPORTED', 'this handler has no transaction: no database was given', { allowed: 'createWaybill({ database })', where: 'context.sql' })),
+}
+
+function checkContexts(contexts: readonly BoundedContext[]): void {
+  const names = new Set<string>()
+  for (const { name } of contexts) {
+    if (names.has(name)) throw new WaybillError('DUPLICATE', 'two bounded contexts have this name, so their handlers would share names too', { got: name, allowed: 'one context per name', where: 'contexts' })
+    names.add(name)
+  }
+}
+
+function handlersByType(handlers: readonly RegisteredHandler[]): (eventType: string) => readonly RegisteredHandler[] {
+  const byType = new Map<string, RegisteredHandler[]>()
+  for (const handler of handlers) {
+    for (const type of handler.eventTypes) byType.set(type, [...(byType.get(type) ?? []), handler])
+  }
+  const none: readonly RegisteredHandler[] = []
+  return (eventType) => byType.get(eventType) ?? none
+}
