@@ -31,44 +31,199 @@ const importing = (from: string) => `import { x } from '${from}'\nexport const y
 
 const seeds: readonly Seed[] = [
   { promise: 'core may not import a room', path: 'packages/waybill/src/core/a.ts', text: importing('../publish/x.ts'), rule: RESTRICTED },
-  { promise: 'core may not import an entry file', path: 'packages/waybill/src/core/b.ts', text: importing('../index.ts'), rule: RESTRICTED },
+  {
+    promise: 'core may not import an entry file',
+    path: 'packages/waybill/src/core/b.ts',
+    text: importing('../index.ts'),
+    rule: RESTRICTED,
+  },
   { promise: 'core may import core', path: 'packages/waybill/src/core/c.ts', text: importing('./x.ts'), rule: undefined },
-  { promise: 'codecs may not import a room', path: 'packages/waybill/src/codecs/a.ts', text: importing('../outbox/x.ts'), rule: RESTRICTED },
+  {
+    promise: 'codecs may not import a room',
+    path: 'packages/waybill/src/codecs/a.ts',
+    text: importing('../outbox/x.ts'),
+    rule: RESTRICTED,
+  },
   { promise: 'codecs may import core', path: 'packages/waybill/src/codecs/b.ts', text: importing('../core/x.ts'), rule: undefined },
-  { promise: 'a room may not import another room', path: 'packages/waybill/src/outbox/a.ts', text: importing('../publish/x.ts'), rule: RESTRICTED },
-  { promise: 'a room may not import an adapter', path: 'packages/waybill/src/publish/a.ts', text: importing('../adapters/memory/x.ts'), rule: RESTRICTED },
-  { promise: 'a room may not import the composition', path: 'packages/waybill/src/consume/a.ts', text: importing('../waybill.ts'), rule: RESTRICTED },
-  { promise: 'a room may not import the package by name', path: 'packages/waybill/src/consume/b.ts', text: importing('waybill'), rule: RESTRICTED },
+  {
+    promise: 'a room may not import another room',
+    path: 'packages/waybill/src/outbox/a.ts',
+    text: importing('../publish/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'a room may not import an adapter',
+    path: 'packages/waybill/src/publish/a.ts',
+    text: importing('../adapters/memory/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'a room may not import the composition',
+    path: 'packages/waybill/src/consume/a.ts',
+    text: importing('../waybill.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'a room may not import the package by name',
+    path: 'packages/waybill/src/consume/b.ts',
+    text: importing('waybill'),
+    rule: RESTRICTED,
+  },
   { promise: 'a room may import core', path: 'packages/waybill/src/consume/c.ts', text: importing('../core/x.ts'), rule: undefined },
   { promise: 'a room may import codecs', path: 'packages/waybill/src/consume/d.ts', text: importing('../codecs/x.ts'), rule: undefined },
-  { promise: 'an adapter may not import another adapter', path: 'packages/waybill/src/adapters/memory/a.ts', text: importing('../postgres/x.ts'), rule: RESTRICTED },
-  { promise: 'an adapter may not import a room', path: 'packages/waybill/src/adapters/memory/b.ts', text: importing('../../outbox/x.ts'), rule: RESTRICTED },
-  { promise: 'an adapter may not import codecs', path: 'packages/waybill/src/adapters/memory/c.ts', text: importing('../../codecs/x.ts'), rule: RESTRICTED },
-  { promise: 'an adapter may import core', path: 'packages/waybill/src/adapters/memory/d.ts', text: importing('../../core/x.ts'), rule: undefined },
-  { promise: 'an adapter may import its own files', path: 'packages/waybill/src/adapters/memory/e.ts', text: importing('./x.ts'), rule: undefined },
-  { promise: 'testing may not import a room', path: 'packages/waybill/src/testing/a.ts', text: importing('../outbox/x.ts'), rule: RESTRICTED },
-  { promise: 'testing may not import the postgres adapter', path: 'packages/waybill/src/testing/b.ts', text: importing('../adapters/postgres/x.ts'), rule: RESTRICTED },
-  { promise: 'testing may import the memory adapter', path: 'packages/waybill/src/testing/c.ts', text: importing('../adapters/memory/x.ts'), rule: undefined },
+  {
+    promise: 'an adapter may not import another adapter',
+    path: 'packages/waybill/src/adapters/memory/a.ts',
+    text: importing('../postgres/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'an adapter may not import a room',
+    path: 'packages/waybill/src/adapters/memory/b.ts',
+    text: importing('../../outbox/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'an adapter may not import codecs',
+    path: 'packages/waybill/src/adapters/memory/c.ts',
+    text: importing('../../codecs/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'an adapter may import core',
+    path: 'packages/waybill/src/adapters/memory/d.ts',
+    text: importing('../../core/x.ts'),
+    rule: undefined,
+  },
+  {
+    promise: 'an adapter may import its own files',
+    path: 'packages/waybill/src/adapters/memory/e.ts',
+    text: importing('./x.ts'),
+    rule: undefined,
+  },
+  {
+    promise: 'testing may not import a room',
+    path: 'packages/waybill/src/testing/a.ts',
+    text: importing('../outbox/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'testing may not import the postgres adapter',
+    path: 'packages/waybill/src/testing/b.ts',
+    text: importing('../adapters/postgres/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'testing may import the memory adapter',
+    path: 'packages/waybill/src/testing/c.ts',
+    text: importing('../adapters/memory/x.ts'),
+    rule: undefined,
+  },
   { promise: 'testing may import codecs', path: 'packages/waybill/src/testing/d.ts', text: importing('../codecs/x.ts'), rule: undefined },
-  { promise: 'an entry file may import every room', path: 'packages/waybill/src/entry.ts', text: importing('./outbox/x.ts'), rule: undefined },
-  { promise: 'a test of a room may import what it needs', path: 'packages/waybill/src/outbox/a.test.ts', text: importing('../publish/x.ts'), rule: undefined },
-  { promise: 'the server may not reach into the library', path: 'packages/server/src/a.ts', text: importing('../../waybill/src/core/x.ts'), rule: RESTRICTED },
-  { promise: 'the server may not import a private subpath', path: 'packages/server/src/b.ts', text: importing('waybill/dist/core/x.js'), rule: RESTRICTED },
-  { promise: 'the server may import public subpaths', path: 'packages/server/src/c.ts', text: importing('waybill/postgres'), rule: undefined },
+  {
+    promise: 'an entry file may import every room',
+    path: 'packages/waybill/src/entry.ts',
+    text: importing('./outbox/x.ts'),
+    rule: undefined,
+  },
+  {
+    promise: 'a test of a room may import what it needs',
+    path: 'packages/waybill/src/outbox/a.test.ts',
+    text: importing('../publish/x.ts'),
+    rule: undefined,
+  },
+  {
+    promise: 'the server may not reach into the library',
+    path: 'packages/server/src/a.ts',
+    text: importing('../../waybill/src/core/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'the server may not import a private subpath',
+    path: 'packages/server/src/b.ts',
+    text: importing('waybill/dist/core/x.js'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'the server may import public subpaths',
+    path: 'packages/server/src/c.ts',
+    text: importing('waybill/postgres'),
+    rule: undefined,
+  },
   { promise: 'the server may import the package', path: 'packages/server/src/d.ts', text: importing('waybill'), rule: undefined },
-  { promise: 'an example may not reach into the library', path: 'examples/a.ts', text: importing('../packages/waybill/src/index.ts'), rule: RESTRICTED },
-  { promise: 'the library prints nothing', path: 'packages/waybill/src/publish/console.ts', text: `console.log('x')\nexport {}\n`, rule: 'eslint(no-console)' },
+  {
+    promise: 'an example may not reach into the library',
+    path: 'examples/a.ts',
+    text: importing('../packages/waybill/src/index.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'the library prints nothing',
+    path: 'packages/waybill/src/publish/console.ts',
+    text: `console.log('x')\nexport {}\n`,
+    rule: 'eslint(no-console)',
+  },
   { promise: 'the command may print', path: 'packages/server/src/console.ts', text: `console.log('x')\nexport {}\n`, rule: undefined },
-  { promise: 'no promise is left floating', path: 'packages/waybill/src/publish/floating.ts', text: `const f = async (): Promise<void> => {}\nexport function g(): void {\n  f()\n}\n`, rule: 'typescript(no-floating-promises)' },
-  { promise: 'a test awaits its promises too', path: 'packages/waybill/src/publish/floating.test.ts', text: `const f = async (): Promise<void> => {}\nexport function g(): void {\n  f()\n}\n`, rule: 'typescript(no-floating-promises)' },
-  { promise: 'no promise is used as a condition', path: 'packages/waybill/src/publish/misused.ts', text: `const f = async (): Promise<boolean> => true\nexport const g = (): number => (f() ? 1 : 2)\n`, rule: 'typescript(no-misused-promises)' },
-  { promise: 'nothing but a promise is awaited', path: 'packages/waybill/src/publish/thenable.ts', text: `export async function g(): Promise<number> {\n  const n = 1\n  return await n\n}\n`, rule: 'typescript(await-thenable)' },
-  { promise: 'a switch over a union counts its cases', path: 'packages/waybill/src/publish/switch.ts', text: `export function g(kind: 'a' | 'b'): void {\n  switch (kind) {\n    case 'a':\n      g('b')\n  }\n}\n`, rule: 'typescript(switch-exhaustiveness-check)' },
-  { promise: 'no default export', path: 'packages/waybill/src/publish/default.ts', text: `export default 1\n`, rule: 'import(no-default-export)' },
-  { promise: 'no any', path: 'packages/waybill/src/publish/any.ts', text: `export const x: any = 1\n`, rule: 'typescript(no-explicit-any)' },
-  { promise: 'no namespace', path: 'packages/waybill/src/publish/namespace.ts', text: `export namespace n {\n  export const x = 1\n}\n`, rule: 'typescript(no-namespace)' },
-  { promise: 'a cycle is found (one side)', path: 'packages/waybill/src/core/cycle-a.ts', text: `import { b } from './cycle-b.ts'\nexport const a = (): number => b()\n`, rule: 'import(no-cycle)' },
-  { promise: 'a cycle is found (other side)', path: 'packages/waybill/src/core/cycle-b.ts', text: `import { a } from './cycle-a.ts'\nexport const b = (): number => a()\n`, rule: 'import(no-cycle)' },
+  {
+    promise: 'no promise is left floating',
+    path: 'packages/waybill/src/publish/floating.ts',
+    text: `const f = async (): Promise<void> => {}\nexport function g(): void {\n  f()\n}\n`,
+    rule: 'typescript(no-floating-promises)',
+  },
+  {
+    promise: 'a test awaits its promises too',
+    path: 'packages/waybill/src/publish/floating.test.ts',
+    text: `const f = async (): Promise<void> => {}\nexport function g(): void {\n  f()\n}\n`,
+    rule: 'typescript(no-floating-promises)',
+  },
+  {
+    promise: 'no promise is used as a condition',
+    path: 'packages/waybill/src/publish/misused.ts',
+    text: `const f = async (): Promise<boolean> => true\nexport const g = (): number => (f() ? 1 : 2)\n`,
+    rule: 'typescript(no-misused-promises)',
+  },
+  {
+    promise: 'nothing but a promise is awaited',
+    path: 'packages/waybill/src/publish/thenable.ts',
+    text: `export async function g(): Promise<number> {\n  const n = 1\n  await n\n  return n\n}\n`,
+    rule: 'typescript(await-thenable)',
+  },
+  {
+    promise: 'a switch over a union counts its cases',
+    path: 'packages/waybill/src/publish/switch.ts',
+    text: `export function g(kind: 'a' | 'b'): void {\n  switch (kind) {\n    case 'a':\n      g('b')\n  }\n}\n`,
+    rule: 'typescript(switch-exhaustiveness-check)',
+  },
+  {
+    promise: 'no default export',
+    path: 'packages/waybill/src/publish/default.ts',
+    text: `export default 1\n`,
+    rule: 'import(no-default-export)',
+  },
+  {
+    promise: 'no any',
+    path: 'packages/waybill/src/publish/any.ts',
+    text: `export const x: any = 1\n`,
+    rule: 'typescript(no-explicit-any)',
+  },
+  {
+    promise: 'no namespace',
+    path: 'packages/waybill/src/publish/namespace.ts',
+    text: `export namespace n {\n  export const x = 1\n}\n`,
+    rule: 'typescript(no-namespace)',
+  },
+  {
+    promise: 'a cycle is found (one side)',
+    path: 'packages/waybill/src/core/cycle-a.ts',
+    text: `import { b } from './cycle-b.ts'\nexport const a = (): number => b()\n`,
+    rule: 'import(no-cycle)',
+  },
+  {
+    promise: 'a cycle is found (other side)',
+    path: 'packages/waybill/src/core/cycle-b.ts',
+    text: `import { a } from './cycle-a.ts'\nexport const b = (): number => a()\n`,
+    rule: 'import(no-cycle)',
+  },
 ]
 
 function write(path: string, text: string): void {
@@ -78,7 +233,10 @@ function write(path: string, text: string): void {
 }
 
 function run(tool: string, args: readonly string[]): { readonly status: number | null; readonly stdout: string; readonly stderr: string } {
-  return spawnSync(process.execPath, [join(root, 'node_modules', tool, 'bin', tool === 'typescript' ? 'tsc' : tool), ...args], { cwd: folder, encoding: 'utf8' })
+  return spawnSync(process.execPath, [join(root, 'node_modules', tool, 'bin', tool === 'typescript' ? 'tsc' : tool), ...args], {
+    cwd: folder,
+    encoding: 'utf8',
+  })
 }
 
 let found: readonly Diagnostic[] = []
@@ -86,7 +244,10 @@ let found: readonly Diagnostic[] = []
 before(() => {
   for (const file of ['.oxlintrc.json', '.oxfmtrc.json', 'tsconfig.base.json']) copyFileSync(join(root, file), join(folder, file))
   // Imports lead nowhere here; only lint is asked, and it needs types of nothing but the language.
-  write('tsconfig.json', '{ "extends": "./tsconfig.base.json", "compilerOptions": { "noEmit": true, "types": [] }, "include": ["packages", "examples"] }')
+  write(
+    'tsconfig.json',
+    '{ "extends": "./tsconfig.base.json", "compilerOptions": { "noEmit": true, "types": [] }, "include": ["packages", "examples"] }',
+  )
   for (const { path, text } of seeds) write(path, text)
   const { stdout, stderr } = run('oxlint', ['--type-aware', '--format', 'json', '--deny-warnings'])
   assert.match(stdout, /^\{/, `oxlint gave no report: ${stdout}${stderr}`)

@@ -19,7 +19,8 @@ const fromSource = existsSync(path) && !path.includes(`${sep}node_modules${sep}`
 if (fromSource) {
   const { registerHooks } = await import('node:module')
   registerHooks({
-    resolve: (specifier, context, nextResolve) => nextResolve(specifier, { ...context, conditions: [...context.conditions, 'waybill:source'] }),
+    resolve: (specifier, context, nextResolve) =>
+      nextResolve(specifier, { ...context, conditions: [...context.conditions, 'waybill:source'] }),
   })
 }
 const { main } = await import(fromSource ? source.href : new URL('../dist/main.js', import.meta.url).href)

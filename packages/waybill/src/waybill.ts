@@ -20,7 +20,7 @@ import type { Storage } from './core/stores.ts'
 import type { Transport } from './core/transport.ts'
 import type { Receipt, RunUnit, UnitOfWork, UnitResult } from './core/unit.ts'
 import { type RelayOptions, createRelay } from './outbox/relay.ts'
-import { type UnitOptions, createUnitRunner, unitOfWorkFrom } from './outbox/unit-of-work.ts'
+import { type UnitOptions, createJoinTransaction, createUnitOfWork, createUnitRunner } from './outbox/unit-of-work.ts'
 import type { CircuitBreakerOptions } from './publish/circuit-breaker.ts'
 import { type CommandBus, type QueryBus, createCommandBus, createQueryBus } from './publish/command-bus.ts'
 import { type EventBus, createEventBus } from './publish/event-bus.ts'
@@ -70,6 +70,11 @@ export interface Waybill {
    * Resolves after commit with the settled receipts; never rejects because of handlers.
    */
   unitOfWork<T>(fn: (unit: UnitOfWork) => Promise<T>, options?: UnitOptions): Promise<UnitResult<T>>
+  /**
+   * Runs `fn` with a unit of work in a transaction that the caller owns, of whatever driver: hand in something that runs statements in it. Durable
+   * strategies write a row at once, due with the caller's commit; SYNC_ONLY rejects, since nothing can run after a commit that is not ours.
+   */
+  joinTransaction<T>(transaction: { readonly sql: SqlExecutor }, fn: (unit: UnitOfWork) => Promise<T>): Promise<T>
   /** Changes how an event type travels, from the next publish on. */
   configureEvent(eventType: EventType | string, config: PublishConfig | PublishPreset): void
   /** Changes how the events of a context travel, from the next publish on. */
@@ -120,13 +125,16 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     clock,
     observe,
   })
+  const publish: Waybill['publish'] = (event, config) => bus.publish(event, config)
   const runUnit: RunUnit = createUnitRunner({
     database: storage.database,
     outbox: storage.outbox,
-    publish: (event, config) => bus.publish(event, config),
+    publish,
     wake: relay.wake,
     clock,
+    observe,
   })
+  const unitOfWork = createUnitOfWork(runUnit, publish)
   const handlers = contexts.flatMap((context) => [...context.handlers].map(([name, definition]) => register(context.name, name, definition)))
   const bus = createHybridBus({
     registry,
@@ -174,6 +182,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
   const consumersAbort = new AbortController()
   let state: 'new' | 'started' | 'stopped' = 'new'
   let running: Promise<void> = Promise.resolve()
+  let relaying: Promise<void> = Promise.resolve()
   let stopping: Promise<void> | undefined
 
   async function start(): Promise<void> {
@@ -200,8 +209,8 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
         observe,
       }).run(consumersAbort.signal),
     )
-    const parts = [relay.run(abort.signal), ...consumers, maintain(abort.signal)]
-    running = Promise.all(parts).then(() => undefined)
+    relaying = relay.run(abort.signal)
+    running = Promise.all([relaying, ...consumers, maintain(abort.signal)]).then(() => undefined)
     // Whoever awaits `finished` or `stop` is told; nobody has to.
     running.catch(() => undefined)
   }
@@ -224,7 +233,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     await bus.stop()
     // The relay first: with a transport that reports handled, what it has in flight needs the consumers to end.
     abort.abort()
-    await relay.stopped
+    await Promise.allSettled([relaying])
     consumersAbort.abort()
     const [outcome] = await Promise.allSettled([running])
     await transport.close()
@@ -250,11 +259,12 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     get finished() {
       return running
     },
-    publish: bus.publish,
-    unitOfWork: (fn, unitOptions) => {
+    publish,
+    async unitOfWork(fn, unitOptions) {
       if (state === 'stopped') throw new WaybillError('CLOSED', 'this Waybill was stopped', { where: 'unitOfWork' })
-      return unitOfWorkFrom(runUnit, bus.publish)(fn, unitOptions)
+      return unitOfWork(fn, unitOptions)
     },
+    joinTransaction: createJoinTransaction(storage.outbox, publish),
     configureEvent: bus.configureEvent,
     configureBoundedContext: bus.configureBoundedContext,
     getMetrics: bus.getMetrics,

@@ -136,17 +136,17 @@ const SHOWN_MAX = 80
 
 /** A short, printable form: escaped, so that control bytes and line ends can't forge a log line. */
 export function show(value: unknown): string {
-  if (typeof value === 'function') return `function ${value.name || '(anonymous)'}`
   if (typeof value === 'bigint') return `${value}n`
   if (typeof value === 'number' || value === undefined) return String(value)
   let text: string
   try {
-    text = typeof value === 'string' ? JSON.stringify(value.slice(0, SHOWN_MAX + 1)) : (JSON.stringify(value) ?? String(value))
+    if (typeof value === 'function') text = `function ${value.name || '(anonymous)'}`
+    else text = typeof value === 'string' ? JSON.stringify(value.slice(0, SHOWN_MAX + 1)) : (JSON.stringify(value) ?? String(value))
   } catch {
     text = Object.prototype.toString.call(value)
   }
   const cut = text.length <= SHOWN_MAX ? text : `${text.slice(0, SHOWN_MAX)}…`
   const length = typeof value === 'string' && value.length > SHOWN_MAX ? ` (${value.length} characters)` : ''
-  return cut.replace(/[\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/gu, (character) =>
+  return cut.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/gu, (character) =>
     `\\u${character.codePointAt(0)!.toString(16).padStart(4, '0')}`) + length
 }

@@ -46,6 +46,8 @@ export interface EventAttributes {
 }
 
 /** A kind of event. Call it with a payload to make one. */
+// Any, not unknown: an event type takes its payload, so a list of types of every payload could be typed no other way.
+// oxlint-disable-next-line typescript/no-explicit-any
 export interface EventType<Payload = any, Name extends string = string> {
   (payload: Payload, attributes?: EventAttributes): DomainEvent<Payload, Name>
   /** `{domain}.{EventName}` by convention; any dotted name. */
@@ -89,13 +91,17 @@ export function defineEvent<Payload, const Name extends string = string>(name: N
 const READINGS_MAX = 64
 let readings = READINGS_MAX
 let readMs = 0
+let forgetting = false
 const forgetReading = (): void => {
   readings = READINGS_MAX
+  forgetting = false
 }
 
 function burstNow(): number {
   if (readings >= READINGS_MAX) {
-    if (readings === READINGS_MAX) setImmediate(forgetReading).unref()
+    // One at a time: a turn that makes a million events must not queue thousands of these.
+    if (!forgetting) setImmediate(forgetReading).unref()
+    forgetting = true
     readMs = Date.now()
     readings = 0
   }
@@ -107,12 +113,15 @@ function burstNow(): number {
  * Something that happened: a payload, and what is known about it. A value: nothing about it changes once it was read.
  * Ids and texts are made when they are first read, so an event that never leaves the process costs next to nothing.
  */
+// oxlint-disable-next-line typescript/no-explicit-any -- as above
 export class DomainEvent<Payload = any, Name extends string = string> {
-  readonly eventType: EventType<Payload, Name>
+  // Any: a function that takes an event of some payload must take an event of a more particular one, which an event type in place here would forbid.
+  // oxlint-disable-next-line typescript/no-explicit-any
+  readonly eventType: EventType<any, Name>
   readonly payload: Payload
   readonly #occurredMs: number
   readonly #attributes: EventAttributes | undefined
-  readonly #scope = currentScope()
+  #scope = currentScope()
   #id: string | undefined
 
   constructor(eventType: EventType<Payload, Name>, payload: Payload, attributes?: EventAttributes) {
@@ -121,6 +130,13 @@ export class DomainEvent<Payload = any, Name extends string = string> {
     this.#attributes = attributes
     this.#id = attributes?.id
     this.#occurredMs = attributes?.occurredAt?.getTime() ?? burstNow()
+  }
+
+  /** The same event with another payload: what a schema made of the one given. A key that was given stays, one that follows from the payload follows. */
+  withPayload(payload: Payload): DomainEvent<Payload, Name> {
+    const copy = new DomainEvent(this.eventType, payload, { ...this.#attributes, id: this.id, occurredAt: this.occurredAt })
+    copy.#scope = this.#scope
+    return copy
   }
 
   get type(): Name {

@@ -5,6 +5,8 @@ export type WaybillEvent =
   | { readonly type: 'publish.settled'; readonly eventType: string; readonly strategy: PublishStrategy; readonly scope: EventScope; readonly outcome: 'delivered' | 'pending' | 'failed'; readonly durationMs: number }
   | { readonly type: 'publish.fell-back'; readonly eventType: string; readonly because: 'timeout' | 'failed' | 'no handler' | 'breaker open' }
   | { readonly type: 'breaker.changed'; readonly path: string; readonly from: 'closed' | 'open' | 'half-open'; readonly to: 'closed' | 'open' | 'half-open' }
+  /** Something after the commit failed that must not fail the unit of work: a fault in this library or in an observer's wake. */
+  | { readonly type: 'unit.failed'; readonly error: unknown }
   | { readonly type: 'relay.acquired'; readonly relayId: string; readonly shards: number }
   | { readonly type: 'relay.published'; readonly count: number; readonly durationMs: number }
   | { readonly type: 'relay.held'; readonly rowId: string; readonly topic: string; readonly key: string; readonly holdMs: number; readonly error: string }

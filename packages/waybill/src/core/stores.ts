@@ -1,6 +1,11 @@
 import type { Database, SqlExecutor } from './database.ts'
 import type { Message } from './transport.ts'
 
+/** Locks that `append` takes are hashed from (topic, key) into so many slots. */
+export const OUTBOX_SLOTS = 4096
+/** A row's shard is its slot modulo this; fixed for ever, since it is stored. */
+export const OUTBOX_SHARDS = 64
+
 /** A row to be: the finished message, and when it is due. */
 export interface OutboxEntry {
   readonly message: Message
@@ -86,10 +91,14 @@ export interface OutboxStore {
   /** Gives the leases back at once: nothing that was in flight becomes suspect. */
   relinquish(relayId: string): Promise<void>
   /**
-   * Due rows of the shards that `relayId` holds, oldest first per key, none of a key in `busy`, none behind a held or parked row of its key. One
-   * statement; no transaction stays open. The rows stay as they are: the lease is the claim.
+   * Due rows of the shards that `relayId` holds, oldest first per key, none of a key in `busy`, none behind a held or parked row of its key, and
+   * none for a destination in `without` (its breaker is open: its rows must not crowd out the others'). One statement; no transaction stays
+   * open. The rows stay as they are: the lease is the claim.
    */
-  claim(relayId: string, options: { readonly limit: number; readonly busy: readonly { readonly topic: string; readonly key: string }[] }): Promise<readonly ClaimedRow[]>
+  claim(
+    relayId: string,
+    options: { readonly limit: number; readonly busy: readonly { readonly topic: string; readonly key: string }[]; readonly without?: readonly string[] },
+  ): Promise<readonly ClaimedRow[]>
   /** Retires published rows, those only whose shard `relayId` still holds; gives back how many. */
   markPublished(relayId: string, rowIds: readonly string[]): Promise<number>
   /** Counts an attempt before a suspect is sent, so that one which kills its relay is found out. */

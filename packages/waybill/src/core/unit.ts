@@ -42,12 +42,21 @@ export interface UnitScope {
   /** True once the callback has ended. */
   readonly closed: boolean
   /**
-   * Adds a row, to be written once and last. `afterCommit` runs once the transaction has committed, with the row's number.
-   * @throws WaybillError `UNIT_CLOSED`
+   * Adds a row, to be written once and last. `afterCommit` runs once the transaction has committed, with the row's number, and must not reject;
+   * what it resolves is the publish's receipt in {@link UnitResult}, so a row that nobody confirms passes a function that resolves its pending
+   * receipt at once. Without a function there is no receipt.
+   * @throws WaybillError `UNIT_CLOSED`; `QUEUE_FULL`; `UNSUPPORTED` where `write` is present
    */
   enqueue(entry: OutboxEntry, afterCommit: ((rowId: string) => Promise<Receipt>) | undefined): void
-  /** Adds work without a row, for after the commit. @throws WaybillError `UNIT_CLOSED` */
+  /** Adds work without a row, for after the commit. @throws WaybillError `UNIT_CLOSED`; `QUEUE_FULL`; `UNSUPPORTED` where `write` is present */
   afterCommit(run: () => Promise<Receipt>): void
+  /**
+   * Present only in a transaction that the caller owns: there is no commit hook, so nothing can run after the commit and rows can't wait for the
+   * end. Writes a row at once, in the caller's transaction; gives it no `holdMs`, since nobody would confirm it. Strategies without a row can't
+   * be kept there and reject.
+   * @throws WaybillError `UNIT_CLOSED`
+   */
+  readonly write?: (entry: OutboxEntry) => Promise<string>
   track(...aggregates: readonly RaisesEvents[]): void
 }
 

@@ -1,0 +1,115 @@
+/** One way of doing the work of a row. */
+export interface Contender {
+  readonly name: string
+  readonly role: 'toolkit' | 'peer' | 'floor'
+  /** Does the work `operations` times, to the end. */
+  readonly run: (operations: number) => void | Promise<void>
+  /** Puts things in place for `operations`; not timed. */
+  readonly prepare?: (operations: number) => void | Promise<void>
+}
+
+/** A ratio that the toolkit is held to, against another contender of the same run. */
+export interface Target {
+  /** Name of the toolkit's contender. @default the row's first toolkit contender */
+  readonly of?: string
+  readonly against: string
+  readonly atLeast: number
+}
+
+export interface Row {
+  /** `A1`, `B2` ... */
+  readonly id: string
+  readonly title: string
+  readonly contenders: readonly Contender[]
+  readonly targets: readonly Target[]
+  /** Operations of one timed run: fixed where they are part of the question, else found so that a run takes a tenth of a second. */
+  readonly operations?: number
+  /** Timed runs of each contender. @default 7 */
+  readonly rounds?: number
+  readonly note?: string
+}
+
+export interface Measured {
+  readonly name: string
+  readonly role: Contender['role']
+  /** Operations per second, median of the rounds. */
+  readonly perSecond: number
+  /** Median absolute deviation, as a share of the median. */
+  readonly spread: number
+}
+
+export interface Judged extends Target {
+  readonly of: string
+  /** Median of the ratios within each round: what drifts over a run drifts for both. */
+  readonly ratio: number
+  readonly met: boolean
+}
+
+export interface RowResult {
+  readonly row: Row
+  readonly measured: readonly Measured[]
+  readonly judged: readonly Judged[]
+}
+
+const RUN_MS = 100
+const OPERATIONS_MAX = 20_000_000
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
+
+async function time(contender: Contender, operations: number): Promise<number> {
+  await contender.prepare?.(operations)
+  globalThis.gc?.()
+  const started = performance.now()
+  const running = contender.run(operations)
+  if (running !== undefined) await running
+  return performance.now() - started
+}
+
+/** How many operations take about `RUN_MS`; warms the contender up on the way. */
+async function calibrate(contender: Contender, fixed: number | undefined): Promise<number> {
+  if (fixed !== undefined) {
+    await time(contender, fixed)
+    await time(contender, fixed)
+    return fixed
+  }
+  let operations = 1
+  for (;;) {
+    const ms = await time(contender, operations)
+    if (ms >= RUN_MS / 2 || operations >= OPERATIONS_MAX)
+      return Math.min(OPERATIONS_MAX, Math.max(1, Math.round((operations * RUN_MS) / Math.max(ms, 0.001))))
+    operations = Math.min(OPERATIONS_MAX, operations * (ms < 1 ? 10 : 2))
+  }
+}
+
+/** Runs the contenders of a row in turn, in rounds, each round beginning with another one. */
+export async function runRow(row: Row): Promise<RowResult> {
+  const rounds = row.rounds ?? 7
+  const operations = new Map<string, number>()
+  for (const contender of row.contenders) operations.set(contender.name, await calibrate(contender, row.operations))
+  const rates = new Map<string, number[]>(row.contenders.map(({ name }) => [name, []]))
+  for (let round = 0; round < rounds; round++) {
+    for (let i = 0; i < row.contenders.length; i++) {
+      const contender = row.contenders[(i + round) % row.contenders.length]!
+      const count = operations.get(contender.name)!
+      rates.get(contender.name)!.push((count / (await time(contender, count))) * 1000)
+    }
+  }
+  const measured = row.contenders.map(({ name, role }) => {
+    const all = rates.get(name)!
+    const perSecond = median(all)
+    return { name, role, perSecond, spread: median(all.map((rate) => Math.abs(rate - perSecond))) / perSecond }
+  })
+  const toolkit = row.contenders.find(({ role }) => role === 'toolkit')!.name
+  const judged = row.targets.map((target) => {
+    const of = target.of ?? toolkit
+    const others = rates.get(target.against)
+    if (others === undefined) throw new Error(`row ${row.id} has no contender "${target.against}"`)
+    const ratio = median(rates.get(of)!.map((rate, round) => rate / others[round]!))
+    return { ...target, of, ratio, met: ratio >= target.atLeast }
+  })
+  return { row, measured, judged }
+}

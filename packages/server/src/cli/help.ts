@@ -1,0 +1,41 @@
+import { COMMON_FLAGS, type Command } from './command.ts'
+
+/** The help of `waybill` itself: what there is, and what it reads from the environment. */
+export function globalHelp(commands: readonly Command[]): readonly string[] {
+  return [
+    'Usage: waybill COMMAND [OPTIONS]',
+    '',
+    'Commands',
+    ...columns(commands.map(({ name, summary }) => [name, summary])),
+    '',
+    'Options',
+    ...columns([
+      ['--help, -h', 'show this help, or that of a command'],
+      ['--version, -v', 'show the version'],
+    ]),
+    '',
+    'Environment',
+    ...columns([
+      ['DATABASE_URL', 'postgres://user@host:5432/name, or a PGlite folder: ./folder, pglite:folder, file:///folder'],
+      ['MESSAGE_BUS_TYPE', 'inprocess (default; alias memory)'],
+      ['NO_COLOR', 'any value: no colour'],
+      ['LOG_LEVEL', 'debug: show where an unexpected error came from'],
+    ]),
+    '',
+    'Exit codes: 0 done; 1 failed, or a check found something; 2 wrong usage or a wrong setting.',
+  ]
+}
+
+/** The help of one command. */
+export function commandHelp({ name, description, flags }: Command): readonly string[] {
+  const rows = Object.entries({ ...flags, ...COMMON_FLAGS }).map(([flag, { value, help, short }]) => {
+    const text = `--${flag}${value === undefined ? '' : ` ${value}`}${short === undefined ? '' : `, -${short}`}`
+    return [text, help] as const
+  })
+  return [`Usage: waybill ${name} [OPTIONS]`, '', ...description, '', 'Options', ...columns(rows)]
+}
+
+function columns(rows: readonly (readonly [string, string])[]): readonly string[] {
+  const width = Math.max(...rows.map(([left]) => left.length))
+  return rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`)
+}

@@ -1,0 +1,122 @@
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type Storage, WaybillError } from 'waybill'
+import { pgliteStorage, postgresStorage } from 'waybill/postgres'
+import { suggestion } from './suggest.ts'
+
+/** The process's environment. */
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** Where the database is. */
+export type DatabaseSetting = { readonly kind: 'postgres'; readonly url: string } | { readonly kind: 'pglite'; readonly folder: string }
+
+const DATABASE_ALLOWED = 'postgres://user@host:5432/name, or a PGlite folder as ./folder, pglite:folder or file:///folder'
+const BUS_TYPES = ['inprocess', 'memory', 'pulsar', 'kafka', 'nats', 'redis'] as const
+
+/**
+ * Reads `DATABASE_URL`, or the `--database` that overrides it.
+ * @throws WaybillError `INVALID_SETTING` naming the setting; a password in it is not shown
+ */
+export function databaseSetting(env: Environment, override?: string): DatabaseSetting {
+  const where = override === undefined ? 'DATABASE_URL' : '--database'
+  const value = override ?? env.DATABASE_URL
+  const wrong = (message: string): WaybillError =>
+    new WaybillError('INVALID_SETTING', `${where} ${message}`, {
+      got: value === undefined ? undefined : maskUrl(value),
+      allowed: DATABASE_ALLOWED,
+    })
+  if (value === undefined || value.trim() === '') throw wrong('is not set')
+  if (/^postgres(ql)?:\/\//i.test(value)) {
+    if (!URL.canParse(value)) throw wrong('is not a usable URL')
+    return { kind: 'postgres', url: value }
+  }
+  if (/^file:/i.test(value)) {
+    try {
+      return { kind: 'pglite', folder: value.startsWith('file://') ? fileURLToPath(value) : resolve(value.slice('file:'.length)) }
+    } catch {
+      throw wrong('is not a usable file URL')
+    }
+  }
+  const path = /^pglite:/i.test(value) ? value.replace(/^pglite:(\/\/)?/i, '') : value
+  if (path === '' || path.includes('\0') || /^[a-z][a-z0-9+.-]*:\/\//i.test(path)) throw wrong('names no database that waybill can open')
+  if (path === value && !/[\\/.]/.test(path) && !existsSync(path)) throw wrong('names neither a URL nor an existing folder')
+  return { kind: 'pglite', folder: resolve(path) }
+}
+
+/**
+ * Opens the database. `create`: a PGlite folder may be new; otherwise it must be there already.
+ * @throws WaybillError `INVALID_SETTING` | `DATABASE_UNREACHABLE` | `DATABASE_IN_USE`
+ */
+export async function openStorage(setting: DatabaseSetting, { create }: { readonly create: boolean }): Promise<Storage> {
+  // What brings the tables up to date is "waybill migrate", and it says what it did.
+  if (setting.kind === 'postgres') return postgresStorage(setting.url)
+  const { folder } = setting
+  const entries = existsSync(folder) ? (statSync(folder).isDirectory() ? readdirSync(folder) : undefined) : []
+  if (entries === undefined) throw new WaybillError('INVALID_SETTING', 'the PGlite folder is a file', { got: folder, allowed: 'a folder' })
+  const isDatabase = existsSync(join(folder, 'PG_VERSION')) || existsSync(join(folder, 'pgdata', 'PG_VERSION'))
+  if (!isDatabase && !create)
+    throw new WaybillError('INVALID_SETTING', 'there is no PGlite database in this folder', {
+      got: folder,
+      allowed: 'a PGlite folder; "waybill migrate" makes one',
+    })
+  // A mistyped path must not strew a database among somebody's files. The lock may be left from an open that failed.
+  if (!isDatabase && entries.some((name) => name !== 'waybill.lock')) {
+    throw new WaybillError('INVALID_SETTING', 'the folder holds other files, and no PGlite database', {
+      got: folder,
+      allowed: 'a PGlite folder, or a new or empty one',
+    })
+  }
+  return pgliteStorage(folder, { migrate: false })
+}
+
+/**
+ * Checks `MESSAGE_BUS_TYPE`.
+ * @throws WaybillError `INVALID_SETTING` for an unknown type, `UNSUPPORTED` for one that this version does not carry
+ */
+export function checkBusType(env: Environment): void {
+  const value = env.MESSAGE_BUS_TYPE
+  if (value === undefined || value === '' || value === 'inprocess' || value === 'memory') return
+  if ((BUS_TYPES as readonly string[]).includes(value)) {
+    throw new WaybillError('UNSUPPORTED', 'this version of waybill has no adapter for the broker that MESSAGE_BUS_TYPE names', {
+      got: value,
+      allowed: 'inprocess (or its alias memory)',
+    })
+  }
+  throw new WaybillError('INVALID_SETTING', `MESSAGE_BUS_TYPE is unknown${suggestion(value, BUS_TYPES)}`, {
+    got: value,
+    allowed: BUS_TYPES.join(', '),
+  })
+}
+
+/**
+ * What must never be shown: the passwords of these URLs, as written and as decoded. One that is too short to be looked for everywhere is
+ * hidden where it stands in a URL.
+ */
+export function secretsOf(...values: readonly (string | undefined)[]): readonly string[] {
+  return values.flatMap((value) => {
+    const password = value === undefined ? undefined : passwordOf(value)
+    if (password === undefined || password === '') return []
+    const forms = [password, decoded(password)]
+    return forms.flatMap((form) => (form.length >= SECRET_MIN ? [form] : [`:${form}@`, `password=${form}`]))
+  })
+}
+
+const SECRET_MIN = 4
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text // Not percent-encoded after all.
+  }
+}
+
+// By hand, so that a URL which can't be parsed does not show its password either.
+function passwordOf(url: string): string | undefined {
+  return /^[a-z][a-z0-9+.-]*:\/\/[^:/?#]*:(.*)@/is.exec(url)?.[1] ?? /[?&]password=([^&#]*)/i.exec(url)?.[1]
+}
+
+function maskUrl(url: string): string {
+  return secretsOf(url).reduce((text, secret) => text.replaceAll(secret, '***'), url)
+}

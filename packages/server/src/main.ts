@@ -1,0 +1,114 @@
+import { readFileSync } from 'node:fs'
+import { WaybillError, isWaybillError } from 'waybill'
+import { parseFlags } from './cli/arguments.ts'
+import { COMMON_FLAGS, type Command, type ExitCode } from './cli/command.ts'
+import { commandHelp, globalHelp } from './cli/help.ts'
+import { type Output, type StreamLike, createOutput } from './cli/output.ts'
+import { type Environment, secretsOf } from './cli/settings.ts'
+import { suggestion } from './cli/suggest.ts'
+import { demoCommand, demoWorkerCommand } from './demo/command.ts'
+import { migrateCommand } from './migrate.ts'
+import { outboxLsCommand, outboxPublishCommand, outboxRetryCommand } from './outbox.ts'
+
+/** The world outside, as far as the command needs it. */
+export interface Io {
+  readonly stdout: StreamLike
+  readonly stderr: StreamLike
+  readonly env: Environment
+}
+
+const COMMANDS: readonly Command[] = [
+  demoCommand,
+  migrateCommand,
+  outboxLsCommand,
+  outboxPublishCommand,
+  outboxRetryCommand,
+  demoWorkerCommand,
+]
+
+/** Runs `waybill` with these arguments; resolves with its exit code, and never rejects. */
+export async function main(argv: readonly string[], io: Io = process): Promise<ExitCode> {
+  const output = createOutput(io, () => secretsOf(io.env.DATABASE_URL, databaseArgument(argv)))
+  process.stdout.on('error', ignoreClosedPipe)
+  try {
+    return await dispatch(argv, io.env, output)
+  } catch (error) {
+    return report(error, io.env, output)
+  } finally {
+    process.stdout.off('error', ignoreClosedPipe)
+  }
+}
+
+async function dispatch(argv: readonly string[], env: Environment, output: Output): Promise<ExitCode> {
+  const [first, second] = argv
+  const shown = COMMANDS.filter((command) => command.hidden !== true)
+  if (first === undefined || first === '--help' || first === '-h' || first === 'help') {
+    for (const line of globalHelp(shown)) output.print(line)
+    return 0
+  }
+  if (first === '--version' || first === '-v') {
+    output.print(version())
+    return 0
+  }
+  const group = COMMANDS.filter(({ name }) => name.startsWith(`${first} `))
+  const command = COMMANDS.find(({ name }) => name === (group.length > 0 ? `${first} ${second}` : first))
+  if (command === undefined) {
+    if (group.length > 0 && (second === undefined || second === '--help' || second === '-h')) {
+      for (const line of globalHelp(group)) output.print(line)
+      return second === undefined ? 2 : 0
+    }
+    throw unknownCommand(group.length > 0 ? `${first} ${second}` : first, shown)
+  }
+  const flags = parseFlags(argv.slice(group.length > 0 ? 2 : 1), { ...command.flags, ...COMMON_FLAGS })
+  if (flags.on('help')) {
+    for (const line of commandHelp(command)) output.print(line)
+    return 0
+  }
+  const abort = new AbortController()
+  const stop = (): void => abort.abort()
+  // Once: a second Ctrl-C ends the process as it would without us. A command that can't stop halfway leaves it at that from the start.
+  if (command.stoppable === true) process.once('SIGINT', stop).once('SIGTERM', stop)
+  try {
+    return await command.run({ flags, output, env, signal: abort.signal })
+  } finally {
+    process.off('SIGINT', stop).off('SIGTERM', stop)
+  }
+}
+
+function unknownCommand(got: string, commands: readonly Command[]): WaybillError {
+  const names = commands.map(({ name }) => name)
+  const what = got.startsWith('-') ? 'unknown option' : 'unknown command'
+  const known = got.startsWith('-') ? ['--help', '--version'] : names
+  return new WaybillError('INVALID_SETTING', `${what}${suggestion(got, known)}`, {
+    got,
+    allowed: [...names, '--help', '--version'].join(', '),
+  })
+}
+
+function report(error: unknown, env: Environment, output: Output): ExitCode {
+  if (!isWaybillError(error)) {
+    output.fail(
+      `unexpected error, please report it: ${error instanceof Error ? (env.LOG_LEVEL === 'debug' ? error.stack : error.message) : String(error)}`,
+    )
+    return 1
+  }
+  const hint = error.code === 'NOT_MIGRATED' && !error.message.includes('migrate') ? '; run "waybill migrate"' : ''
+  output.fail(`${error.message}${hint} [${error.code}]`)
+  const wrongUse = isWaybillError(error, 'INVALID_SETTING', 'INVALID_FILE', 'UNSUPPORTED')
+  return wrongUse ? 2 : 1
+}
+
+function version(): string {
+  const { version: text } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+  return text
+}
+
+// What follows a closed pipe ("waybill outbox ls | head") is wanted by nobody; any other error is one.
+function ignoreClosedPipe(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error
+}
+
+function databaseArgument(argv: readonly string[]): string | undefined {
+  const at = argv.findIndex((argument) => argument === '--database' || argument.startsWith('--database='))
+  return at === -1 ? undefined : argv[at] === '--database' ? argv[at + 1] : argv[at]?.slice('--database='.length)
+}

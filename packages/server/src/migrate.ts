@@ -1,0 +1,25 @@
+import type { Command } from './cli/command.ts'
+import { databaseSetting, openStorage } from './cli/settings.ts'
+
+/** `waybill migrate`: brings the tables to this version. */
+export const migrateCommand: Command = {
+  name: 'migrate',
+  summary: 'create or update the tables of Waybill in a database',
+  description: [
+    'Brings the tables waybill_outbox, waybill_inbox and waybill_dead_letter to the version that this',
+    'command belongs to. Safe to run again, and by several processes at once.',
+  ],
+  flags: { database: { value: 'URL', help: 'the database; overrides DATABASE_URL' } },
+  async run({ flags, output, env }) {
+    const storage = await openStorage(databaseSetting(env, flags.text('database')), { create: true })
+    try {
+      const applied = await storage.migrate()
+      if (flags.on('json')) output.json({ applied })
+      else if (applied.length === 0) output.print('Nothing to do: the tables are up to date.')
+      else for (const name of applied) output.print(`applied ${name}`)
+      return 0
+    } finally {
+      await storage.close()
+    }
+  },
+}

@@ -1,0 +1,28 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isWaybillError } from './errors.ts'
+import { checkFunction, checkInteger } from './options.ts'
+
+test('a whole number between its limits passes, anything else is refused with the option’s name', () => {
+  for (const value of [1, 5, 10]) assert.equal(checkInteger(value, 'batchMax', 1, 10), value)
+  for (const value of [0, 11, -1, 1.5, NaN, Infinity, '5', null, undefined, 5n]) {
+    assert.throws(
+      () => checkInteger(value, 'batchMax', 1, 10),
+      (error) =>
+        isWaybillError(error, 'INVALID_OPTION') &&
+        error.where === 'batchMax' &&
+        error.allowed === 'a whole number from 1 to 10' &&
+        error.got !== undefined,
+    )
+  }
+})
+
+test('a function passes as it is, anything else is refused', () => {
+  const handler = (): void => {}
+  assert.equal(checkFunction(handler, 'handler'), handler)
+  for (const value of [undefined, null, 'handler', {}, 7])
+    assert.throws(
+      () => checkFunction(value, 'handler'),
+      (error) => isWaybillError(error, 'INVALID_OPTION') && error.where === 'handler',
+    )
+})

@@ -1,0 +1,107 @@
+import { isWaybillError, WaybillError } from '../core/errors.ts'
+import type { ClaimedRow } from '../core/stores.ts'
+import type { PublishOutcome } from '../core/transport.ts'
+
+/** A (topic, key) pair. */
+export interface Key {
+  readonly topic: string
+  readonly key: string
+}
+
+/** The text by which a (topic, key) is told from others. */
+export const keyIdOf = ({ topic, key }: Key): string => `${topic}\0${key}`
+
+/** Rows by what `nameOf` says of them, in order. */
+export function groupBy(rows: readonly ClaimedRow[], nameOf: (row: ClaimedRow) => string): Map<string, ClaimedRow[]> {
+  const groups = new Map<string, ClaimedRow[]>()
+  for (const row of rows) {
+    const name = nameOf(row)
+    const group = groups.get(name)
+    if (group === undefined) groups.set(name, [row])
+    else group.push(row)
+  }
+  return groups
+}
+
+/** The calls that rows of one destination are sent in: one per key where a slow key takes its time, else one for all. */
+export function callsOf(rows: readonly ClaimedRow[], ownCallPerKey: boolean): readonly (readonly ClaimedRow[])[] {
+  if (rows.length === 0) return []
+  return ownCallPerKey ? [...groupBy(rows, (row) => keyIdOf(row.message)).values()] : [rows]
+}
+
+/** Rows in waves of at most one per key: what is sent where a transport does not stop a key at its failure. */
+export function wavesOf(rows: readonly ClaimedRow[]): readonly (readonly ClaimedRow[])[] {
+  const waves: ClaimedRow[][] = []
+  const nextWave = new Map<string, number>()
+  for (const row of rows) {
+    const keyId = keyIdOf(row.message)
+    const wave = nextWave.get(keyId) ?? 0
+    nextWave.set(keyId, wave + 1)
+    if (waves[wave] === undefined) waves[wave] = [row]
+    else waves[wave].push(row)
+  }
+  return waves
+}
+
+/**
+ * Rows that may go with others, and rows that must go alone. A key's followers behind a suspect, and a suspect behind followers, are in neither:
+ * they are claimed again when the key is free.
+ */
+export function splitSuspects(rows: readonly ClaimedRow[], isSuspect: (row: ClaimedRow) => boolean): { readonly together: readonly ClaimedRow[]; readonly alone: readonly ClaimedRow[] } {
+  const together: ClaimedRow[] = []
+  const alone: ClaimedRow[] = []
+  for (const group of groupBy(rows, (row) => keyIdOf(row.message)).values()) {
+    if (isSuspect(group[0]!)) alone.push(group[0]!)
+    else for (const row of group) {
+      if (isSuspect(row)) break
+      together.push(row)
+    }
+  }
+  // Back in the order of the claim: across keys that is the order of priorities.
+  const wanted = new Set(together)
+  return { together: rows.filter((row) => wanted.has(row)), alone }
+}
+
+/** What became of rows that were sent together. */
+export interface Verdict {
+  readonly published: readonly ClaimedRow[]
+  /** Refused by their content: each counts an attempt. */
+  readonly refused: readonly { readonly row: ClaimedRow; readonly error: WaybillError }[]
+  /** The destination's fault: nobody's attempts are spent. The first of each key. */
+  readonly deferred: readonly { readonly row: ClaimedRow; readonly error: WaybillError }[]
+  /** May have arrived, and will be sent again. */
+  readonly unsure: readonly ClaimedRow[]
+}
+
+/** A key stops at its first failure: whatever is said of the rows behind it, they stay as they are. */
+export function judge(rows: readonly ClaimedRow[], outcomes: readonly PublishOutcome[]): Verdict {
+  const stopped = new Set<string>()
+  const published: ClaimedRow[] = []
+  const refused: { row: ClaimedRow; error: WaybillError }[] = []
+  const deferred: { row: ClaimedRow; error: WaybillError }[] = []
+  const unsure: ClaimedRow[] = []
+  for (const [index, row] of rows.entries()) {
+    const outcome = outcomes[index] ?? NO_ANSWER
+    const keyId = keyIdOf(row.message)
+    if (stopped.has(keyId)) {
+      if (outcome.kind !== 'rejected') unsure.push(row)
+      continue
+    }
+    if (outcome.kind === 'stored') {
+      published.push(row)
+      continue
+    }
+    stopped.add(keyId)
+    if (outcome.kind === 'unknown') unsure.push(row)
+    if (outcome.kind === 'rejected' && isContentError(outcome.error)) refused.push({ row, error: outcome.error })
+    else deferred.push({ row, error: outcome.error })
+  }
+  return { published, refused, deferred, unsure }
+}
+
+const NO_ANSWER: PublishOutcome = { kind: 'unknown', error: new WaybillError('UNKNOWN_OUTCOME', 'the transport gave no outcome for this message') }
+
+/** Whether the message itself is at fault. A closed transport or a missing package is final for the caller, but says nothing about the message. */
+function isContentError(error: unknown): boolean {
+  return isWaybillError(error) && !error.retryable && error.code !== 'CLOSED' && error.code !== 'PEER_MISSING'
+}
