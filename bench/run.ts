@@ -39,9 +39,12 @@ function toMarkdown({ row, measured, judged }: RowResult): string {
   ].join('\n')
 }
 
+// What else the machine was doing: above the number of cores, all figures are too low and the spread is wide.
+const LOAD = os.loadavg()[0] ?? 0
+
 function machine(): string {
   const cpus = os.cpus()
-  return `${cpus[0]?.model.trim() ?? 'unknown CPU'}, ${cpus.length} cores, ${Math.round(os.totalmem() / 2 ** 30)} GiB, ${os.type()} ${os.arch()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`
+  return `${cpus[0]?.model.trim() ?? 'unknown CPU'}, ${cpus.length} cores, ${Math.round(os.totalmem() / 2 ** 30)} GiB, ${os.type()} ${os.arch()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}, load average ${LOAD.toFixed(1)} at the start`
 }
 
 function versions(): string {

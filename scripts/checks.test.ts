@@ -119,6 +119,18 @@ const seeds: readonly Seed[] = [
     text: importing('../adapters/memory/x.ts'),
     rule: undefined,
   },
+  {
+    promise: 'a broken fixture may not import a room',
+    path: 'packages/waybill/src/testing/broken/a.ts',
+    text: importing('../../outbox/x.ts'),
+    rule: RESTRICTED,
+  },
+  {
+    promise: 'a broken fixture may import core and testing',
+    path: 'packages/waybill/src/testing/broken/b.ts',
+    text: importing('../../core/x.ts') + importing('../x.ts').replace(/[xy]\b/g, 'z'),
+    rule: undefined,
+  },
   { promise: 'testing may import codecs', path: 'packages/waybill/src/testing/d.ts', text: importing('../codecs/x.ts'), rule: undefined },
   {
     promise: 'an entry file may import every room',

@@ -1,5 +1,7 @@
 export type { ContractTest, StorageTraits } from './testing/contract-tools.ts'
 export { codecContract } from './testing/codec-contract.ts'
+export { transportContract } from './testing/transport-contract.ts'
+export type { TransportContractOptions } from './testing/transport-contract.ts'
 export { outboxStoreContract } from './testing/outbox-store-contract.ts'
 export { inboxStoreContract } from './testing/inbox-store-contract.ts'
 export { deadLetterStoreContract } from './testing/dead-letter-store-contract.ts'

@@ -165,3 +165,8 @@ function hash32(text: string, seed: number): string {
   for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193)
   return (hash >>> 0).toString(16).padStart(8, '0')
 }
+
+/** The error for a message beyond the limit. */
+export function tooLarge(got: unknown, maxBytes: number, where: string): WaybillError {
+  return new WaybillError('PAYLOAD_TOO_LARGE', 'the message is too large', { got, allowed: `at most ${maxBytes} bytes`, where })
+}

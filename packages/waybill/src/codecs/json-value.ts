@@ -1,4 +1,6 @@
-import { show } from '../core/errors.ts'
+import { show, WaybillError, type WaybillErrorCode } from '../core/errors.ts'
+
+export const JSON_CONTENT_TYPE = 'application/json'
 
 /** What keeps a value from coming back equal from JSON. */
 export interface JsonFlaw {
@@ -58,6 +60,12 @@ export interface FlawOptions {
 /** The first thing in `value` that would not come back equal from JSON. Slow and exact: for what {@link looksLikeJson} doubts. */
 export function findFlaw(value: unknown, path: string, options: FlawOptions): JsonFlaw | undefined {
   return flawOf(value, path, options, [])
+}
+
+/** @throws WaybillError `code`, where {@link findFlaw} finds something */
+export function refuseFlaw(payload: unknown, options: FlawOptions, code: WaybillErrorCode): void {
+  const flaw = findFlaw(payload, 'payload', options)
+  if (flaw !== undefined) throw new WaybillError(code, flaw.problem, { got: flaw.got, allowed: flaw.allowed, where: flaw.path })
 }
 
 function flawOf(value: unknown, path: string, options: FlawOptions, ancestors: readonly object[]): JsonFlaw | undefined {

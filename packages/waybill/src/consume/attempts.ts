@@ -4,6 +4,7 @@ import type { DomainEvent } from '../core/event.ts'
 import type { RegisteredHandler } from '../core/handler.ts'
 import { runInScope, type Scope } from '../core/scope.ts'
 import type { Delivery } from '../core/transport.ts'
+import { createDeadlines } from './deadlines.ts'
 
 /** How an attempt ended. */
 export type Attempt =
@@ -22,12 +23,15 @@ export interface Attempts {
   outlast(attempt: Attempt, stop: AbortSignal): Promise<void>
   /** Aborts the signal of everything that runs, or of what runs for one assignment. */
   abort(assignmentId?: string): void
+  /** No call is timed any more. */
+  close(): void
 }
 
 const DONE: Attempt = { kind: 'done' }
 
 /** `timeoutMs` bounds one call; a call that exceeds it counts as failed at once, whatever the handler goes on to do. */
 export function createAttempts(handler: RegisteredHandler, timeoutMs: number, clock: Clock): Attempts {
+  const deadlines = createDeadlines(clock, timeoutMs)
   const running = new Map<AbortController, readonly Delivery[]>()
 
   async function call(events: readonly DomainEvent[], signal: AbortSignal, attempt: number): Promise<Attempt> {
@@ -42,12 +46,15 @@ export function createAttempts(handler: RegisteredHandler, timeoutMs: number, cl
   return {
     async run(events, deliveries, attempt) {
       const controller = new AbortController()
-      const timer = new AbortController()
       running.set(controller, deliveries)
       const calling = call(events, controller.signal, attempt)
-      const timeout = clock.sleep(timeoutMs, timer.signal).then(() => undefined)
-      const outcome = await Promise.race([calling, timeout])
-      timer.abort()
+      const outcome = await new Promise<Attempt | undefined>((resolve) => {
+        const callOff = deadlines.start(() => resolve(undefined))
+        void calling.then((ended) => {
+          callOff()
+          resolve(ended)
+        })
+      })
       running.delete(controller)
       if (outcome !== undefined) return outcome
       const error = new WaybillError('TIMEOUT', 'the handler took too long', { allowed: `at most ${timeoutMs} ms`, where: handler.name })
@@ -66,6 +73,7 @@ export function createAttempts(handler: RegisteredHandler, timeoutMs: number, cl
           controller.abort(new WaybillError('LEASE_LOST', 'the message is no longer ours', { where: handler.name }))
       }
     },
+    close: () => deadlines.close(),
   }
 }
 

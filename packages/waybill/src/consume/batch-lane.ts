@@ -67,15 +67,17 @@ export function createBatchLane(parts: WorkerParts, worker: Worker, queueMax: nu
   async function gather(): Promise<readonly Item[]> {
     const batch: Item[] = []
     const keys = new Set<string>()
+    const ids = new Set<string>()
     for (let delivery = gathering.peek(); delivery !== undefined && batch.length < handler.batchMax; delivery = gathering.peek()) {
       const lineKey = lineKeyOf(delivery.message)
       const found = await inspect(delivery, lineKey)
-      // It must not pass those of its key that are in this batch: it waits until the batch has ended.
-      if (found === 'alone' && keys.has(lineKey)) break
+      // It must not pass those of its key that are in this batch, and a repeat of one must find it recorded: it waits until the batch has ended.
+      if (found === 'alone' ? keys.has(lineKey) : found !== 'gone' && ids.has(found.id)) break
       gathering.shift()
       if (found === 'alone') goAlone(delivery)
       if (typeof found === 'string') continue
       keys.add(lineKey)
+      ids.add(found.id)
       batch.push({ delivery, event: found })
     }
     return batch
@@ -114,22 +116,28 @@ export function createBatchLane(parts: WorkerParts, worker: Worker, queueMax: nu
   }
 
   async function work(): Promise<void> {
-    // Everything that arrives in this turn belongs to the first batch.
-    await Promise.resolve()
-    while (gathering.size > 0) {
-      const batch = await gather()
-      inBatch = batch.length
-      if (batch.length > 0) await handle(batch)
-      inBatch = 0
-      wake()
+    try {
+      // Everything that arrives in this turn belongs to the first batch.
+      await Promise.resolve()
+      while (gathering.size > 0) {
+        const batch = await gather()
+        inBatch = batch.length
+        if (batch.length > 0) await handle(batch)
+        inBatch = 0
+        wake()
+      }
+    } catch (error) {
+      onBug(error)
+    } finally {
+      // In the same step as the last look at `gathering`: what arrives from here on starts the work anew.
+      working = undefined
     }
-    working = undefined
   }
 
   return {
     accept(delivery) {
       gathering.push(delivery)
-      working ??= work().catch(onBug)
+      working ??= work()
     },
     room() {
       if (size() < queueMax || stop.aborted) return undefined

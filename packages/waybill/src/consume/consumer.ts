@@ -110,22 +110,22 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       if (assignment.signal.aborted) lose()
     }
 
-    /** A promise only where there is something to wait for: what was pulled together must be able to get into one batch. */
-    function accept(delivery: Delivery): Promise<void> | undefined {
-      const full = lane.room()
-      if (full !== undefined || !assignments.has(delivery.assignment.id)) return acceptLater(delivery, full)
-      if (stopping.signal.aborted) return settling.release([delivery])
-      observe({ type: 'delivery.received', handler: handler.name, eventId: delivery.message.id, redelivered: delivery.redelivered })
-      if (!routing.concerns(delivery.message)) return settling.ack([delivery])
-      lane.accept(delivery)
-      return undefined
-    }
-
-    async function acceptLater(delivery: Delivery, full: Promise<void> | undefined): Promise<void> {
-      if (!assignments.has(delivery.assignment.id)) await welcome(delivery)
-      await full
-      if (stopping.signal.aborted || isLost(delivery)) return settling.release([delivery])
-      await accept(delivery)
+    /** All that was pulled together; nothing waits in between while there is room, so that it can get into one batch. */
+    async function accept(deliveries: readonly Delivery[]): Promise<void> {
+      const others: Delivery[] = []
+      for (const delivery of deliveries) if (!assignments.has(delivery.assignment.id)) await welcome(delivery)
+      for (const delivery of deliveries) {
+        const full = lane.room()
+        if (full !== undefined) await full
+        if (stopping.signal.aborted || isLost(delivery)) {
+          await settling.release([delivery])
+          continue
+        }
+        observe({ type: 'delivery.received', handler: handler.name, eventId: delivery.message.id, redelivered: delivery.redelivered })
+        if (routing.concerns(delivery.message)) lane.accept(delivery)
+        else others.push(delivery)
+      }
+      if (others.length > 0) await settling.ack(others)
     }
 
     /** Lets what runs come to its end, but not for ever, and only once. */
@@ -135,6 +135,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
         await Promise.race([lane.idle(), clock.sleep(shutdownMs, drained.signal)])
         drained.abort()
         attempts.abort()
+        attempts.close()
       })())
     }
 
@@ -164,10 +165,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
         pulling = undefined
         if (next.done === true) break
         onReceived()
-        for (const delivery of next.value) {
-          const accepted = accept(delivery)
-          if (accepted !== undefined) await accepted
-        }
+        await accept(next.value)
       }
       // Still subscribed: what is acked now counts.
       if (stop.aborted) await drain()

@@ -19,21 +19,39 @@ export function lineKeyOf({ topic, key }: Pick<Message, 'topic' | 'key'>): strin
   return `${topic}\n${key}`
 }
 
-export function createParking(store: DeadLetterStore, handler: string, parkFollowers: boolean, observe: Observe): Parking {
-  let parked = new Set<string>()
-  // Keys parked while the store is being read: its answer may be older than they are.
-  let meanwhile: Set<string> | undefined
+/** What all consumers of one handler and one store in this process know. */
+interface ParkedKeys {
+  keys: Set<string>
+  /** Keys parked while the store is being read, for each reading: its answer may be older than they are. */
+  readonly readings: Set<Set<string>>
+}
 
+// Shared, because a transport inside the process may hand a key from one member to another without a new assignment.
+const known = new WeakMap<DeadLetterStore, Map<string, ParkedKeys>>()
+
+function parkedKeysOf(store: DeadLetterStore, handler: string): ParkedKeys {
+  const ofStore = known.get(store) ?? new Map<string, ParkedKeys>()
+  known.set(store, ofStore)
+  const parked = ofStore.get(handler) ?? { keys: new Set(), readings: new Set() }
+  ofStore.set(handler, parked)
+  return parked
+}
+
+export function createParking(store: DeadLetterStore, handler: string, parkFollowers: boolean, observe: Observe): Parking {
+  const parked = parkedKeysOf(store, handler)
   return {
     async load() {
       if (!parkFollowers) return
-      const since = new Set<string>()
-      meanwhile = since
-      const keys = await store.parkedKeys(handler)
-      parked = new Set([...keys.map(lineKeyOf), ...since])
-      if (meanwhile === since) meanwhile = undefined
+      const meanwhile = new Set<string>()
+      parked.readings.add(meanwhile)
+      try {
+        const keys = await store.parkedKeys(handler)
+        parked.keys = new Set([...keys.map(lineKeyOf), ...meanwhile])
+      } finally {
+        parked.readings.delete(meanwhile)
+      }
     },
-    isParked: (lineKey) => parked.has(lineKey),
+    isParked: (lineKey) => parkFollowers && parked.keys.has(lineKey),
     async park(delivery, reason, error, attempts) {
       const { message, position } = delivery
       const text = error === undefined ? undefined : messageOf(error)
@@ -50,10 +68,9 @@ export function createParking(store: DeadLetterStore, handler: string, parkFollo
           sequence: position.sequence,
         },
       ])
-      if (parkFollowers) {
-        parked.add(lineKeyOf(message))
-        meanwhile?.add(lineKeyOf(message))
-      }
+      const lineKey = lineKeyOf(message)
+      parked.keys.add(lineKey)
+      for (const meanwhile of parked.readings) meanwhile.add(lineKey)
       observe({ type: 'delivery.parked', handler, eventId: message.id, reason, error: text })
     },
   }

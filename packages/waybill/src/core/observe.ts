@@ -2,20 +2,66 @@ import type { EventScope, PublishStrategy } from './publish-config.ts'
 
 /** Everything that happens, as one union: metrics, logs, dashboards and tests listen to the same thing. The library itself never prints. */
 export type WaybillEvent =
-  | { readonly type: 'publish.settled'; readonly eventType: string; readonly strategy: PublishStrategy; readonly scope: EventScope; readonly outcome: 'delivered' | 'pending' | 'failed'; readonly durationMs: number }
-  | { readonly type: 'publish.fell-back'; readonly eventType: string; readonly because: 'timeout' | 'failed' | 'no handler' | 'breaker open' }
-  | { readonly type: 'breaker.changed'; readonly path: string; readonly from: 'closed' | 'open' | 'half-open'; readonly to: 'closed' | 'open' | 'half-open' }
+  | {
+      readonly type: 'publish.settled'
+      readonly eventType: string
+      readonly strategy: PublishStrategy
+      readonly scope: EventScope
+      readonly outcome: 'delivered' | 'pending' | 'failed'
+      readonly durationMs: number
+    }
+  | {
+      readonly type: 'publish.fell-back'
+      readonly eventType: string
+      readonly because: 'timeout' | 'failed' | 'no handler' | 'breaker open'
+    }
+  | {
+      readonly type: 'breaker.changed'
+      readonly path: string
+      readonly from: 'closed' | 'open' | 'half-open'
+      readonly to: 'closed' | 'open' | 'half-open'
+    }
   /** Something after the commit failed that must not fail the unit of work: a fault in this library or in an observer's wake. */
   | { readonly type: 'unit.failed'; readonly error: unknown }
   | { readonly type: 'relay.acquired'; readonly relayId: string; readonly shards: number }
   | { readonly type: 'relay.published'; readonly count: number; readonly durationMs: number }
-  | { readonly type: 'relay.held'; readonly rowId: string; readonly topic: string; readonly key: string; readonly holdMs: number; readonly error: string }
+  | {
+      readonly type: 'relay.held'
+      readonly rowId: string
+      readonly topic: string
+      readonly key: string
+      readonly holdMs: number
+      readonly error: string
+    }
   | { readonly type: 'relay.parked'; readonly rowId: string; readonly topic: string; readonly key: string; readonly error: string }
   | { readonly type: 'relay.failed'; readonly error: unknown }
-  | { readonly type: 'delivery.received'; readonly handler: string; readonly eventId: string; readonly redelivered: 'yes' | 'no' | 'unknown' }
-  | { readonly type: 'delivery.handled'; readonly handler: string; readonly eventType: string; readonly count: number; readonly durationMs: number }
-  | { readonly type: 'delivery.failed'; readonly handler: string; readonly eventId: string; readonly attempt: number; readonly error: unknown }
-  | { readonly type: 'delivery.parked'; readonly handler: string; readonly eventId: string; readonly reason: string; readonly error: string | undefined }
+  | {
+      readonly type: 'delivery.received'
+      readonly handler: string
+      readonly eventId: string
+      readonly redelivered: 'yes' | 'no' | 'unknown'
+    }
+  | {
+      readonly type: 'delivery.handled'
+      readonly handler: string
+      readonly eventType: string
+      readonly count: number
+      readonly durationMs: number
+    }
+  | {
+      readonly type: 'delivery.failed'
+      readonly handler: string
+      readonly eventId: string
+      readonly attempt: number
+      readonly error: unknown
+    }
+  | {
+      readonly type: 'delivery.parked'
+      readonly handler: string
+      readonly eventId: string
+      readonly reason: string
+      readonly error: string | undefined
+    }
   | { readonly type: 'consumer.failed'; readonly handler: string; readonly error: unknown }
 
 /** Told of each {@link WaybillEvent}. Must not throw; what it throws is dropped, since nothing may hang on an observer. */

@@ -97,7 +97,11 @@ export interface OutboxStore {
    */
   claim(
     relayId: string,
-    options: { readonly limit: number; readonly busy: readonly { readonly topic: string; readonly key: string }[]; readonly without?: readonly string[] },
+    options: {
+      readonly limit: number
+      readonly busy: readonly { readonly topic: string; readonly key: string }[]
+      readonly without?: readonly string[]
+    },
   ): Promise<readonly ClaimedRow[]>
   /** Retires published rows, those only whose shard `relayId` still holds; gives back how many. */
   markPublished(relayId: string, rowIds: readonly string[]): Promise<number>

@@ -10,7 +10,12 @@ export abstract class Aggregate implements RaisesEvents {
 
   /** Remembers an event for the unit of work that tracks this object. @throws WaybillError `QUEUE_FULL` where 10,000 wait to be pulled */
   protected raise(event: DomainEvent): void {
-    if (this.#raised.length >= RAISED_MAX) throw new WaybillError('QUEUE_FULL', 'an aggregate holds too many events', { got: RAISED_MAX, allowed: 'a unit of work that tracks it', where: this.constructor.name })
+    if (this.#raised.length >= RAISED_MAX)
+      throw new WaybillError('QUEUE_FULL', 'an aggregate holds too many events', {
+        got: RAISED_MAX,
+        allowed: 'a unit of work that tracks it',
+        where: this.constructor.name,
+      })
     this.#raised.push(event)
   }
 

@@ -29,7 +29,11 @@ export interface DestinationBreaker {
 }
 
 /** @throws WaybillError `INVALID_OPTION` */
-export function createDestinationBreaker(clock: Clock, changed: (from: BreakerState, to: BreakerState) => void, options: DestinationBreakerOptions = {}): DestinationBreaker {
+export function createDestinationBreaker(
+  clock: Clock,
+  changed: (from: BreakerState, to: BreakerState) => void,
+  options: DestinationBreakerOptions = {},
+): DestinationBreaker {
   const failuresMax = checkInteger(options.failuresMax ?? 5, 'relay.breaker.failuresMax', 1, 1_000)
   const openMs = checkInteger(options.openMs ?? 1_000, 'relay.breaker.openMs', 1, 3_600_000)
   const openMaxMs = Math.max(openMs, checkInteger(options.openMaxMs ?? 30_000, 'relay.breaker.openMaxMs', 1, 3_600_000))

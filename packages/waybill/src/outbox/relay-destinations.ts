@@ -1,7 +1,12 @@
 import type { Clock } from '../core/clock.ts'
 import type { Observe } from '../core/observe.ts'
 import type { Publisher } from '../core/transport.ts'
-import { type BreakerState, createDestinationBreaker, type DestinationBreaker, type DestinationBreakerOptions } from './destination-breaker.ts'
+import {
+  type BreakerState,
+  createDestinationBreaker,
+  type DestinationBreaker,
+  type DestinationBreakerOptions,
+} from './destination-breaker.ts'
 
 /** Where rows go: by the name that stands in the row. */
 export type Publishers = ReadonlyMap<string, Publisher> | ((destination: string) => Publisher | undefined)
@@ -27,7 +32,12 @@ export interface Destinations {
 const DESTINATIONS_MAX = 1_000
 
 /** @throws WaybillError `INVALID_OPTION` */
-export function createDestinations(publishers: Publishers, clock: Clock, observe: Observe, options: DestinationBreakerOptions | undefined): Destinations {
+export function createDestinations(
+  publishers: Publishers,
+  clock: Clock,
+  observe: Observe,
+  options: DestinationBreakerOptions | undefined,
+): Destinations {
   const known = new Map<string, Destination>()
   const find = (name: string): Publisher | undefined => (typeof publishers === 'function' ? publishers(name) : publishers.get(name))
   // Made once for nothing, so that wrong options are refused before the first row.
@@ -39,7 +49,11 @@ export function createDestinations(publishers: Publishers, clock: Clock, observe
       if (found !== undefined) return found
       const publisher = known.size < DESTINATIONS_MAX ? find(name) : undefined
       if (publisher === undefined) return undefined
-      const breaker = createDestinationBreaker(clock, (from, to) => observe({ type: 'breaker.changed', path: `relay:${name}`, from, to }), options)
+      const breaker = createDestinationBreaker(
+        clock,
+        (from, to) => observe({ type: 'breaker.changed', path: `relay:${name}`, from, to }),
+        options,
+      )
       const destination: Destination = { publisher, breaker, failures: 0 }
       known.set(name, destination)
       return destination

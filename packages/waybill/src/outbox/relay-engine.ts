@@ -34,6 +34,10 @@ const POLL_MIN_MS = 20
 // While others hold shards, one of them may die: looking more often than leases are renewed shortens the silence.
 const ACQUIRE_MS = 1_000
 const ABORT_GRACE_MS = 1_000
+// While rows are in flight, looking takes at most a fifth of the time: what is committed meanwhile comes with the next look, and batches grow with the
+// load. With nothing in flight a commit is looked for at once.
+const REST_PER_LOOK = 4
+const REST_MAX_MS = 50
 
 export interface EngineStats {
   readonly shards: number
@@ -87,6 +91,7 @@ export function startEngine(options: EngineOptions): Engine {
       const asked = [...waiting]
       pause.arm()
       const rowsMax = limit()
+      const lookedAt = clock.now()
       let rows: readonly ClaimedRow[]
       try {
         rows = await look(rowsMax)
@@ -103,7 +108,9 @@ export function startEngine(options: EngineOptions): Engine {
       if (taken === 0 && lanes.idle) for (const drained of asked) drained()
       if (taken > 0 && rows.length >= rowsMax) continue
       pollMs = taken > 0 ? POLL_MIN_MS : Math.min(pollMs * 2, pollIntervalMs)
+      const restMs = Math.min(REST_MAX_MS, (clock.now() - lookedAt) * REST_PER_LOOK)
       await pause.for(Math.min(pollMs, pollIntervalMs, lanes.nextRestedMs(), destinations.nextProbeMs(), shards.renewInMs()))
+      if (!lanes.idle && restMs > 0) await clock.sleep(restMs)
     }
   }
 
@@ -141,7 +148,12 @@ export function startEngine(options: EngineOptions): Engine {
       stopping = true
       pause.wake()
     },
-    stats: () => ({ shards: shards.size, rowsInFlight: lanes.rowsInFlight, suspectsWaiting: lanes.suspectsWaiting, keysResting: lanes.keysResting }),
+    stats: () => ({
+      shards: shards.size,
+      rowsInFlight: lanes.rowsInFlight,
+      suspectsWaiting: lanes.suspectsWaiting,
+      keysResting: lanes.keysResting,
+    }),
   }
 }
 

@@ -71,7 +71,12 @@ export function createLanes(options: LanesOptions): Lanes {
   }
 
   /** Starts a call to a destination that admits it; where it is half-open, this is the probe. */
-  function call(destination: Destination, rows: readonly ClaimedRow[], work: (judged: (verdict: Verdict) => void) => Promise<void>, ended: () => void = () => {}): void {
+  function call(
+    destination: Destination,
+    rows: readonly ClaimedRow[],
+    work: (judged: (verdict: Verdict) => void) => Promise<void>,
+    ended: () => void = () => {},
+  ): void {
     const { breaker } = destination
     const isProbe = breaker.admits === 'one'
     if (isProbe) breaker.probe()
@@ -121,10 +126,15 @@ export function createLanes(options: LanesOptions): Lanes {
       const destination = destinations.get(row.destination)
       if (destination === undefined || destination.breaker.admits === 'none') continue
       suspectInFlight = true
-      call(destination, [row], (judged) => sender.sendSuspect(destination.publisher, row, judged), () => {
-        suspectInFlight = false
-        nextSuspect()
-      })
+      call(
+        destination,
+        [row],
+        (judged) => sender.sendSuspect(destination.publisher, row, judged),
+        () => {
+          suspectInFlight = false
+          nextSuspect()
+        },
+      )
     }
   }
 
@@ -150,8 +160,14 @@ export function createLanes(options: LanesOptions): Lanes {
 
   /** Rows for a destination that this relay doesn't have: as if each key's first row had been refused. */
   function refuse(name: string, rows: readonly ClaimedRow[]): number {
-    const failures = [...groupBy(rows, (row) => keyIdOf(row.message)).values()].map(([row]) => ({ row: row!, error: `this relay has no publisher for the destination ${JSON.stringify(name)}` }))
-    start(failures.map(({ row }) => row), () => sender.setBack(failures))
+    const failures = [...groupBy(rows, (row) => keyIdOf(row.message)).values()].map(([row]) => ({
+      row: row!,
+      error: `this relay has no publisher for the destination ${JSON.stringify(name)}`,
+    }))
+    start(
+      failures.map(({ row }) => row),
+      () => sender.setBack(failures),
+    )
     return failures.length
   }
 

@@ -1,5 +1,5 @@
-import { type Clock, type Random } from '../core/clock.ts'
 import { fullJitterMs } from '../core/backoff.ts'
+import type { Clock, Random } from '../core/clock.ts'
 import { isWaybillError } from '../core/errors.ts'
 
 /** Waits between attempts to reach the database. */

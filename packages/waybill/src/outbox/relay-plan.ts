@@ -47,15 +47,19 @@ export function wavesOf(rows: readonly ClaimedRow[]): readonly (readonly Claimed
  * Rows that may go with others, and rows that must go alone. A key's followers behind a suspect, and a suspect behind followers, are in neither:
  * they are claimed again when the key is free.
  */
-export function splitSuspects(rows: readonly ClaimedRow[], isSuspect: (row: ClaimedRow) => boolean): { readonly together: readonly ClaimedRow[]; readonly alone: readonly ClaimedRow[] } {
+export function splitSuspects(
+  rows: readonly ClaimedRow[],
+  isSuspect: (row: ClaimedRow) => boolean,
+): { readonly together: readonly ClaimedRow[]; readonly alone: readonly ClaimedRow[] } {
   const together: ClaimedRow[] = []
   const alone: ClaimedRow[] = []
   for (const group of groupBy(rows, (row) => keyIdOf(row.message)).values()) {
     if (isSuspect(group[0]!)) alone.push(group[0]!)
-    else for (const row of group) {
-      if (isSuspect(row)) break
-      together.push(row)
-    }
+    else
+      for (const row of group) {
+        if (isSuspect(row)) break
+        together.push(row)
+      }
   }
   // Back in the order of the claim: across keys that is the order of priorities.
   const wanted = new Set(together)
@@ -99,7 +103,10 @@ export function judge(rows: readonly ClaimedRow[], outcomes: readonly PublishOut
   return { published, refused, deferred, unsure }
 }
 
-const NO_ANSWER: PublishOutcome = { kind: 'unknown', error: new WaybillError('UNKNOWN_OUTCOME', 'the transport gave no outcome for this message') }
+const NO_ANSWER: PublishOutcome = {
+  kind: 'unknown',
+  error: new WaybillError('UNKNOWN_OUTCOME', 'the transport gave no outcome for this message'),
+}
 
 /** Whether the message itself is at fault. A closed transport or a missing package is final for the caller, but says nothing about the message. */
 function isContentError(error: unknown): boolean {

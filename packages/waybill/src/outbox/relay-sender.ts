@@ -73,7 +73,8 @@ export function createSender(options: SenderOptions): Sender {
     if (count > 0) observe({ type: 'relay.published', count, durationMs: clock.now() - startedAt })
   })
 
-  const messageOfRow = (row: ClaimedRow): Message => (row.suspect || sentBefore.has(row.rowId) ? { ...row.message, resent: true } : row.message)
+  const messageOfRow = (row: ClaimedRow): Message =>
+    row.suspect || sentBefore.has(row.rowId) ? { ...row.message, resent: true } : row.message
 
   async function send(publisher: Publisher, rows: readonly ClaimedRow[], judged: (verdict: Verdict) => void): Promise<void> {
     const startedAt = clock.now()
@@ -96,13 +97,21 @@ export function createSender(options: SenderOptions): Sender {
     // A suspect that has been through a call which we survived is one no more.
     for (const { row } of deferred) if (row.suspect) sentBefore.add(row.rowId)
     // After the transport's answer, never before: a crash in between sends twice, which inboxes absorb; the other order would lose the message.
-    if (published.length > 0) await marks.add(published.map((row) => row.rowId), startedAt)
+    if (published.length > 0)
+      await marks.add(
+        published.map((row) => row.rowId),
+        startedAt,
+      )
     if (refused.length > 0) await setBack(refused.map(({ row, error }) => ({ row, error: messageOf(error) })))
   }
 
   async function setBack(failures: readonly { readonly row: ClaimedRow; readonly error: string }[]): Promise<void> {
     const errors = new Map(failures.map(({ row, error }) => [row.rowId, error]))
-    for (const rows of groupBy(failures.map(({ row }) => row), (row) => String(row.attempts)).values()) await setBackAlike(rows, errors)
+    for (const rows of groupBy(
+      failures.map(({ row }) => row),
+      (row) => String(row.attempts),
+    ).values())
+      await setBackAlike(rows, errors)
   }
 
   /** The rows have the same number of attempts. */

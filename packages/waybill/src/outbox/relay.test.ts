@@ -109,9 +109,20 @@ function bench(options: Partial<RelayOptions> & { capabilities?: Partial<Capabil
   const storage = memoryStorage({ clock })
   const publisher = recorder(options.capabilities)
   const observed: WaybillEvent[] = []
-  const relay = createRelay({ store: storage.outbox, publishers: new Map([['default', publisher]]), clock, random: () => 0.999, observe: (event) => observed.push(event), ...options })
+  const relay = createRelay({
+    store: storage.outbox,
+    publishers: new Map([['default', publisher]]),
+    clock,
+    random: () => 0.999,
+    observe: (event) => observed.push(event),
+    ...options,
+  })
   const stops: (() => Promise<void>)[] = []
-  const addTo = (destination: string, ...ids: string[]): Promise<readonly string[]> => storage.outbox.append(storage.database, ids.map((id) => entryOf(id, destination)))
+  const addTo = (destination: string, ...ids: string[]): Promise<readonly string[]> =>
+    storage.outbox.append(
+      storage.database,
+      ids.map((id) => entryOf(id, destination)),
+    )
   return {
     storage,
     clock,
@@ -143,7 +154,11 @@ function bench(options: Partial<RelayOptions> & { capabilities?: Partial<Capabil
 }
 
 function entryOf(id: string, destination = 'default'): OutboxEntry {
-  return { message: { id, topic: 'orders', key: id.split(':')[0]!, headers: {}, body: new Uint8Array() }, eventType: 'order.Placed', destination }
+  return {
+    message: { id, topic: 'orders', key: id.split(':')[0]!, headers: {}, body: new Uint8Array() },
+    eventType: 'order.Placed',
+    destination,
+  }
 }
 
 /** Moves time on until `promise` settles. */
@@ -229,8 +244,18 @@ test('a key stops at its first failure; the others go on', async () => {
   b.publisher.answer = (message) => (message.id === 'bad:1' ? REFUSED : STORED)
   assert.equal(await b.drain(), 3)
   assert.deepEqual(b.publisher.stored, ['a:1', 'a:2', 'b:1'])
-  assert.deepEqual(await b.statuses(), { 'a:1': 'published', 'a:2': 'published', 'b:1': 'published', 'bad:1': 'pending 1', 'bad:2': 'pending', 'bad:3': 'pending' })
-  assert.deepEqual(b.observed.find((event) => event.type === 'relay.held'), { type: 'relay.held', rowId: '2', topic: 'orders', key: 'bad', holdMs: 100, error: 'not this one' })
+  assert.deepEqual(await b.statuses(), {
+    'a:1': 'published',
+    'a:2': 'published',
+    'b:1': 'published',
+    'bad:1': 'pending 1',
+    'bad:2': 'pending',
+    'bad:3': 'pending',
+  })
+  assert.deepEqual(
+    b.observed.find((event) => event.type === 'relay.held'),
+    { type: 'relay.held', rowId: '2', topic: 'orders', key: 'bad', holdMs: 100, error: 'not this one' },
+  )
 })
 
 test('what is refused by content is tried attemptsMax times, then parked with its followers behind it, until somebody retries it', async () => {
@@ -249,7 +274,7 @@ test('what is refused by content is tried attemptsMax times, then parked with it
   assert.deepEqual(b.publisher.stored, ['a:1', 'bad:1', 'bad:2'])
 })
 
-test('a destination that is down opens its breaker and spends nobody\'s attempts; the other destinations go on; it drains when it is back', async () => {
+test("a destination that is down opens its breaker and spends nobody's attempts; the other destinations go on; it drains when it is back", async () => {
   const up = recorder()
   const down = recorder()
   await using b = bench({ publishers: (name) => ({ up, down })[name], batchSize: 5, breaker: { failuresMax: 3, openMs: 1_000 } })
@@ -272,7 +297,11 @@ test('a destination that is down opens its breaker and spends nobody\'s attempts
   await b.clock.advance(31_000)
   assert.equal(down.stored.length, 50)
   assert.deepEqual(b.relay.stats().breakers, { down: 'closed', up: 'closed' })
-  for (let key = 0; key < 20; key++) assert.deepEqual(down.stored.filter((id) => id.startsWith(`d${key}:`)), lost.filter((id) => id.startsWith(`d${key}:`)))
+  for (let key = 0; key < 20; key++)
+    assert.deepEqual(
+      down.stored.filter((id) => id.startsWith(`d${key}:`)),
+      lost.filter((id) => id.startsWith(`d${key}:`)),
+    )
 })
 
 test('where calls of one key each fail, the breaker opens all the same, and is half-open with one of them', async () => {
@@ -304,7 +333,13 @@ test('what may have been sent is sent again, says so, and is charged nothing', a
   await b.add('a:1', 'a:2')
   b.publisher.answer = (message) => (message.id === 'a:1' && message.resent !== true ? UNKNOWN : STORED)
   assert.equal(await b.drain(), 2)
-  assert.deepEqual(b.publisher.calls.map((call) => call.map(({ id, resent }) => `${id}${resent === true ? ' resent' : ''}`)), [['a:1', 'a:2'], ['a:1 resent', 'a:2']])
+  assert.deepEqual(
+    b.publisher.calls.map((call) => call.map(({ id, resent }) => `${id}${resent === true ? ' resent' : ''}`)),
+    [
+      ['a:1', 'a:2'],
+      ['a:1 resent', 'a:2'],
+    ],
+  )
   assert.deepEqual(await b.statuses(), { 'a:1': 'published', 'a:2': 'published' })
 })
 
@@ -320,7 +355,10 @@ test('a transport that throws, or gives too few outcomes, loses nothing', async 
     return calls === 2 ? outcomes.slice(0, 1) : outcomes
   }
   assert.equal(await b.drain(), 2)
-  assert.deepEqual(b.publisher.calls.map((call) => call.map(({ id }) => id)), [['a:1', 'b:1'], ['b:1']])
+  assert.deepEqual(
+    b.publisher.calls.map((call) => call.map(({ id }) => id)),
+    [['a:1', 'b:1'], ['b:1']],
+  )
 })
 
 test('a row for a destination that the relay has not is held, then parked, and blocks nobody else', async () => {
@@ -343,10 +381,16 @@ test('where the transport reports handled, a slow key takes its time and the oth
   await b.add('a:3', 'slow:3')
   await b.clock.advance(1_000)
   assert.deepEqual(b.publisher.stored, ['a:1', 'b:1', 'a:2', 'a:3'])
-  assert.deepEqual(b.publisher.calls[0]!.map(({ id }) => id), ['slow:1', 'slow:2'])
+  assert.deepEqual(
+    b.publisher.calls[0]!.map(({ id }) => id),
+    ['slow:1', 'slow:2'],
+  )
   slow.resolve(STORED)
   await b.clock.advance(1_000)
-  assert.deepEqual(b.publisher.stored.filter((id) => id.startsWith('slow')), ['slow:1', 'slow:2', 'slow:3'])
+  assert.deepEqual(
+    b.publisher.stored.filter((id) => id.startsWith('slow')),
+    ['slow:1', 'slow:2', 'slow:3'],
+  )
 })
 
 test('never more than inFlightMax rows are in flight, and never two calls with the same key', async () => {
@@ -372,7 +416,10 @@ test('where the transport does not stop a key at its failure, one message of a k
   await b.add('a:1', 'a:2', 'b:1', 'a:3', 'b:2')
   b.publisher.answer = (message) => (message.id === 'b:1' ? REFUSED : STORED)
   assert.equal(await b.drain(), 3)
-  assert.deepEqual(b.publisher.calls.map((call) => call.map(({ id }) => id)), [['a:1', 'b:1'], ['a:2'], ['a:3']])
+  assert.deepEqual(
+    b.publisher.calls.map((call) => call.map(({ id }) => id)),
+    [['a:1', 'b:1'], ['a:2'], ['a:3']],
+  )
 })
 
 /** Leaves rows in flight with a relay that died. */
@@ -453,7 +500,10 @@ test('a stop waits for what is in flight, marks it, claims no more, and leaves n
   await run.done
   assert.deepEqual(await b.statuses(), { 'a:1': 'published', 'b:1': 'pending' })
   await b.storage.outbox.acquire('next', 10_000)
-  assert.deepEqual((await b.storage.outbox.claim('next', { limit: 10, busy: [] })).map((row) => row.suspect), [false])
+  assert.deepEqual(
+    (await b.storage.outbox.claim('next', { limit: 10, busy: [] })).map((row) => row.suspect),
+    [false],
+  )
 })
 
 test('a stop cuts off what takes longer than shutdownMs, and ends even where the transport does not listen', async () => {
@@ -484,11 +534,13 @@ test('a stop cuts off what takes longer than shutdownMs, and ends even where the
 /** A store whose calls fail while `broken` says so. */
 function breakable(store: OutboxStore, broken: () => Error | undefined): OutboxStore {
   return new Proxy(store, {
-    get: (target, name) => async (...args: unknown[]) => {
-      const error = broken()
-      if (error !== undefined) throw error
-      return (target[name as keyof OutboxStore] as (...given: unknown[]) => unknown)(...args)
-    },
+    get:
+      (target, name) =>
+      async (...args: unknown[]) => {
+        const error = broken()
+        if (error !== undefined) throw error
+        return (target[name as keyof OutboxStore] as (...given: unknown[]) => unknown)(...args)
+      },
   })
 }
 
@@ -540,7 +592,12 @@ test('a commit that wakes the relay is published without waiting for the poll; m
     claims++
     return storage.outbox.claim(relayId, options)
   }
-  const relay = createRelay({ store: { ...storage.outbox, claim }, publishers: new Map([['default', publisher]]), clock, pollIntervalMs: 500 })
+  const relay = createRelay({
+    store: { ...storage.outbox, claim },
+    publishers: new Map([['default', publisher]]),
+    clock,
+    pollIntervalMs: 500,
+  })
   const controller = new AbortController()
   const done = relay.run(controller.signal)
   await clock.advance(10_000)
@@ -581,13 +638,22 @@ test('leases are renewed while calls take long, and a shard with something in fl
 
 test('wrong options are refused by name', () => {
   const store = memoryStorage().outbox
-  for (const [name, value] of [['batchSize', 0], ['inFlightMax', NaN], ['leaseMs', 1], ['pollIntervalMs', -1], ['shutdownMs', 1e9]] as const) {
+  for (const [name, value] of [
+    ['batchSize', 0],
+    ['inFlightMax', NaN],
+    ['leaseMs', 1],
+    ['pollIntervalMs', -1],
+    ['shutdownMs', 1e9],
+  ] as const) {
     assert.throws(() => createRelay({ store, publishers: new Map(), [name]: value }), { code: 'INVALID_OPTION', where: `relay.${name}` })
   }
   assert.throws(() => createRelay({ store, publishers: new Map(), breaker: { failuresMax: 0 } }), { code: 'INVALID_OPTION' })
 })
 
-type Act = { readonly kind: 'add'; readonly key: number; readonly rows: number } | { readonly kind: 'pass'; readonly ms: number } | { readonly kind: 'crash' | 'zombie' }
+type Act =
+  | { readonly kind: 'add'; readonly key: number; readonly rows: number }
+  | { readonly kind: 'pass'; readonly ms: number }
+  | { readonly kind: 'crash' | 'zombie' }
 
 const act: fc.Arbitrary<Act> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('add' as const), key: fc.nat(3), rows: fc.integer({ min: 1, max: 4 }) }) },
@@ -614,13 +680,27 @@ function life(
     return dead ? new Promise<T>(() => {}) : result
   }
   const store = new Proxy(storage.outbox, {
-    get: (target, name) => (...args: unknown[]) =>
-      name === 'acquire' && suspended ? new Promise(() => {}) : unlessDead(async () => (target[name as keyof OutboxStore] as (...given: unknown[]) => Promise<unknown>)(...args)),
+    get:
+      (target, name) =>
+      (...args: unknown[]) =>
+        name === 'acquire' && suspended
+          ? new Promise(() => {})
+          : unlessDead(async () => (target[name as keyof OutboxStore] as (...given: unknown[]) => Promise<unknown>)(...args)),
   })
   const publisher = recorder(capabilities)
   publisher.answer = (message) => unlessDead(() => deliver(message))
   const controller = new AbortController()
-  const relay = createRelay({ store, relayId, publishers: new Map([['default', publisher]]), clock, random: () => 0.5, batchSize: 4, inFlightMax: 8, leaseMs: 1_000, breaker: { openMs: 100, openMaxMs: 100 } })
+  const relay = createRelay({
+    store,
+    relayId,
+    publishers: new Map([['default', publisher]]),
+    clock,
+    random: () => 0.5,
+    batchSize: 4,
+    inFlightMax: 8,
+    leaseMs: 1_000,
+    breaker: { openMs: 100, openMaxMs: 100 },
+  })
   void relay.run(controller.signal)
   return { kill: () => void (dead = true), suspend: () => void (suspended = true), stop: () => controller.abort() }
 }
@@ -649,7 +729,10 @@ test('relays that die in the middle, or go on without their lease: nothing is lo
         if (current.kind === 'pass') await clock.advance(current.ms)
         if (current.kind === 'add') {
           const ids = Array.from({ length: current.rows }, (_, at) => `${current.key}:${index}-${at}`)
-          await storage.outbox.append(storage.database, ids.map((id) => entryOf(id)))
+          await storage.outbox.append(
+            storage.database,
+            ids.map((id) => entryOf(id)),
+          )
           committed.push(...ids)
           await settle(index % 3)
         }

@@ -113,11 +113,20 @@ export function createRelay(options: RelayOptions): Relay {
 
   return {
     async run(signal) {
-      if (isRunning) throw new WaybillError('DUPLICATE', 'this relay runs already', { got: settings.relayId, allowed: 'one run at a time', where: 'relay.run' })
+      if (isRunning)
+        throw new WaybillError('DUPLICATE', 'this relay runs already', {
+          got: settings.relayId,
+          allowed: 'one run at a time',
+          where: 'relay.run',
+        })
       isRunning = true
       try {
         const joined = await join()
-        await untilAborted(signal, joined.done).finally(() => leave(joined))
+        try {
+          await untilAborted(signal, joined.done)
+        } finally {
+          await leave(joined)
+        }
       } finally {
         isRunning = false
       }
@@ -125,11 +134,20 @@ export function createRelay(options: RelayOptions): Relay {
     async publishAllPending(signal) {
       const before = counters.published
       const joined = await join()
-      await untilAborted(signal, Promise.race([joined.drained(), joined.done])).finally(() => leave(joined))
+      try {
+        await untilAborted(signal, Promise.race([joined.drained(), joined.done]))
+      } finally {
+        await leave(joined)
+      }
       return counters.published - before
     },
     wake: () => engine?.wake(),
-    stats: () => ({ ...counters, running: engine !== undefined, ...(engine?.stats() ?? { shards: 0, rowsInFlight: 0, suspectsWaiting: 0, keysResting: 0 }), breakers: destinations.states() }),
+    stats: () => ({
+      ...counters,
+      running: engine !== undefined,
+      ...(engine?.stats() ?? { shards: 0, rowsInFlight: 0, suspectsWaiting: 0, keysResting: 0 }),
+      breakers: destinations.states(),
+    }),
   }
 }
 

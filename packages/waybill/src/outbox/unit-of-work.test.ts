@@ -66,7 +66,14 @@ function bench(options: { handler?: (event: DomainEvent) => Promise<void>; datab
     },
   }
   const wake = (): void => void made.wakes++
-  const run = createUnitRunner({ database: options.database ?? storage.database, outbox, publish, wake, observe: (event) => observed.push(event), random: () => 0 })
+  const run = createUnitRunner({
+    database: options.database ?? storage.database,
+    outbox,
+    publish,
+    wake,
+    observe: (event) => observed.push(event),
+    random: () => 0,
+  })
   const rows = async (): Promise<string[]> => (await storage.outbox.list({ limit: 10_000 })).map((row) => row.eventId)
   const made: Bench = { storage, dispatched, observed, appends, wakes: 0, publish, run, unitOfWork: createUnitOfWork(run, publish), rows }
   return made
@@ -87,7 +94,10 @@ test('what a unit publishes is there after its commit: rows appended once and la
   assert.deepEqual(await rows(), [events[0]!.id, events[2]!.id])
   assert.deepEqual(dispatched, [events[1]!.id, events[3]!.id])
   assert.deepEqual(appends, [2])
-  assert.deepEqual(receipts.map(({ eventId, state }) => [eventId, state]), events.map(({ id }, index) => [id, index % 2 === 0 ? 'pending' : 'delivered']))
+  assert.deepEqual(
+    receipts.map(({ eventId, state }) => [eventId, state]),
+    events.map(({ id }, index) => [id, index % 2 === 0 ? 'pending' : 'delivered']),
+  )
 })
 
 test('a commit with rows wakes the relay once; one without rows does not, and appends nothing', async () => {
@@ -100,7 +110,7 @@ test('a commit with rows wakes the relay once; one without rows does not, and ap
 
 test('nothing of a rolled-back unit is ever seen, and its error comes back as it was', async () => {
   const b = bench()
-  const mine = { not: 'even an Error' }
+  const mine = new RangeError('mine')
   await assert.rejects(
     b.unitOfWork(async (unit) => {
       await unit.publish(Placed({ id: '1' }))
@@ -117,7 +127,10 @@ test('an append that fails rolls the unit back', async () => {
   full.storage.outbox.append = async () => {
     throw new WaybillError('NOT_MIGRATED', 'no tables')
   }
-  await assert.rejects(full.unitOfWork(async (unit) => void (await unit.publish(Placed({ id: '1' })))), { code: 'NOT_MIGRATED' })
+  await assert.rejects(
+    full.unitOfWork(async (unit) => void (await unit.publish(Placed({ id: '1' })))),
+    { code: 'NOT_MIGRATED' },
+  )
   assert.equal(full.wakes, 0)
 })
 
@@ -134,7 +147,10 @@ test('a handler that fails after the commit fails nothing: the others ran, and i
   assert.equal(result, 7)
   assert.equal(receipts.length, 1)
   assert.equal(b.dispatched.length, 2)
-  assert.deepEqual(b.observed.map((event) => event.type), ['unit.failed'])
+  assert.deepEqual(
+    b.observed.map((event) => event.type),
+    ['unit.failed'],
+  )
 })
 
 test('a wake or an observer that throws fails nothing either', async () => {
@@ -142,7 +158,13 @@ test('a wake or an observer that throws fails nothing either', async () => {
   const explode = (): never => {
     throw new Error('boom')
   }
-  const run = createUnitRunner({ database: storage.database, outbox: storage.outbox, publish: bench().publish, wake: explode, observe: explode })
+  const run = createUnitRunner({
+    database: storage.database,
+    outbox: storage.outbox,
+    publish: bench().publish,
+    wake: explode,
+    observe: explode,
+  })
   const { result } = await run(async (unit) => {
     unit.enqueue(entryOf(Placed({ id: '1' })), explode)
     return 'committed'
@@ -150,7 +172,7 @@ test('a wake or an observer that throws fails nothing either', async () => {
   assert.equal(result, 'committed')
 })
 
-test('after-commit work runs outside the unit, keeps the caller\'s scope, and may run a unit of its own', async () => {
+test("after-commit work runs outside the unit, keeps the caller's scope, and may run a unit of its own", async () => {
   const b: Bench = bench({
     handler: async (event) => {
       assert.equal(currentScope().unit, undefined)
@@ -158,7 +180,9 @@ test('after-commit work runs outside the unit, keeps the caller\'s scope, and ma
       await b.unitOfWork(async (unit) => void (await unit.publish(Placed({ id: `after-${event.payload.id}` }))))
     },
   })
-  await withScope({ correlationId: 'conversation' }, () => b.unitOfWork(async (unit) => void (await unit.publish(Placed({ id: '1' }), { strategy: 'SYNC_ONLY' }))))
+  await withScope({ correlationId: 'conversation' }, () =>
+    b.unitOfWork(async (unit) => void (await unit.publish(Placed({ id: '1' }), { strategy: 'SYNC_ONLY' }))),
+  )
   assert.equal((await b.storage.outbox.list({ key: 'after-1' })).length, 1)
   assert.deepEqual(b.observed, [])
 })
@@ -233,7 +257,10 @@ test('what tracked aggregates raise is published at the end, in order, each once
     await unit.publish(Placed({ id: 'direct' }))
     first.place('a2')
   })
-  assert.deepEqual((await b.storage.outbox.list({})).map((row) => row.key), ['direct', 'a1', 'a2', 'b1'])
+  assert.deepEqual(
+    (await b.storage.outbox.list({})).map((row) => row.key),
+    ['direct', 'a1', 'a2', 'b1'],
+  )
   assert.deepEqual([first.pullEvents(), second.pullEvents()], [[], []])
 })
 
@@ -243,18 +270,30 @@ test('what aggregates raise while their events are published is published too; w
   const chain = { pullEvents: () => (left-- > 0 ? [Placed({ id: `${left}` })] : []) }
   await b.run(async (unit) => unit.track(chain))
   assert.equal((await b.rows()).length, 3)
-  await assert.rejects(b.run(async (unit) => unit.track({ pullEvents: () => [Placed({ id: 'again' })] })), { code: 'QUEUE_FULL' })
+  await assert.rejects(
+    b.run(async (unit) => unit.track({ pullEvents: () => [Placed({ id: 'again' })] })),
+    { code: 'QUEUE_FULL' },
+  )
   assert.equal((await b.rows()).length, 3)
-  await assert.rejects(b.run(async (unit) => unit.track({} as never)), { code: 'INVALID_OPTION' })
+  await assert.rejects(
+    b.run(async (unit) => unit.track({} as never)),
+    { code: 'INVALID_OPTION' },
+  )
 })
 
 test('a unit inside a unit is refused, and so is no function', async () => {
   const b = bench()
   await b.unitOfWork(async () => {
-    await assert.rejects(b.unitOfWork(async () => {}), { code: 'SESSION_BUSY' })
+    await assert.rejects(
+      b.unitOfWork(async () => {}),
+      { code: 'SESSION_BUSY' },
+    )
   })
   await assert.rejects(b.run('no function' as never), { code: 'INVALID_OPTION' })
-  await assert.rejects(b.run(async () => {}, { attemptsMax: 0 }), { code: 'INVALID_OPTION' })
+  await assert.rejects(
+    b.run(async () => {}, { attemptsMax: 0 }),
+    { code: 'INVALID_OPTION' },
+  )
 })
 
 test('a deadlock is rerun only where the unit allows it, each time as a fresh unit', async () => {
@@ -275,7 +314,10 @@ test('a deadlock is rerun only where the unit allows it, each time as a fresh un
       if (isRerun) await done
       else await assert.rejects(done, { message: 'wrapped' })
       assert.equal(runs, isRerun ? 3 : 1)
-      assert.deepEqual((await b.storage.outbox.list({})).map((row) => row.key), isRerun ? ['run-3'] : [])
+      assert.deepEqual(
+        (await b.storage.outbox.list({})).map((row) => row.key),
+        isRerun ? ['run-3'] : [],
+      )
     }
   }
 })
@@ -307,12 +349,19 @@ test('a commit that was cut is passed on as unknown: nothing runs after it, noth
 
 test('crash points stand before the append, before the commit and after it', async (t) => {
   t.after(() => setCrashpointHook(undefined))
-  for (const [point, committed] of [['unit.beforeAppend', false], ['unit.beforeCommit', false], ['unit.afterCommit', true]] as const) {
+  for (const [point, committed] of [
+    ['unit.beforeAppend', false],
+    ['unit.beforeCommit', false],
+    ['unit.afterCommit', true],
+  ] as const) {
     const b = bench()
     setCrashpointHook((reached) => {
       if (reached === point) throw new Error(`crash at ${point}`)
     })
-    await assert.rejects(b.unitOfWork(async (unit) => void (await unit.publish(Placed({ id: '1' })))), { message: `crash at ${point}` })
+    await assert.rejects(
+      b.unitOfWork(async (unit) => void (await unit.publish(Placed({ id: '1' })))),
+      { message: `crash at ${point}` },
+    )
     setCrashpointHook(undefined)
     assert.equal((await b.rows()).length, committed ? 1 : 0)
     assert.equal(b.wakes, 0)
@@ -331,7 +380,10 @@ test('in a transaction of the caller, a durable publish is a row of it at once, 
       await assert.rejects(unit.publish(Placed({ id: '2' }), { strategy: 'SYNC_ONLY' }), { code: 'UNSUPPORTED' })
       assert.throws(() => kept.enqueue(entryOf(Placed({ id: '3' })), undefined), { code: 'UNSUPPORTED' })
       await kept.write!({ ...entryOf(Placed({ id: '4' })), holdMs: 60_000 })
-      await assert.rejects(b.unitOfWork(async () => {}), { code: 'SESSION_BUSY' })
+      await assert.rejects(
+        b.unitOfWork(async () => {}),
+        { code: 'SESSION_BUSY' },
+      )
       unit.track(order)
       order.place('5')
       return 'joined'
@@ -341,7 +393,14 @@ test('in a transaction of the caller, a durable publish is a row of it at once, 
     assert.deepEqual(await b.rows(), [])
   })
   const rows = await b.storage.outbox.list({})
-  assert.deepEqual(rows.map((row) => [row.key, row.dueAt]), [['1', undefined], ['4', undefined], ['5', undefined]])
+  assert.deepEqual(
+    rows.map((row) => [row.key, row.dueAt]),
+    [
+      ['1', undefined],
+      ['4', undefined],
+      ['5', undefined],
+    ],
+  )
 
   await assert.rejects(
     b.storage.database.transaction(async (sql) => {
@@ -358,7 +417,11 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({ kind: fc.constantFrom('async' as const, 'sync' as const, 'raise' as const, 'forget' as const), key: fc.nat(3) }),
   fc.constant({ kind: 'yield' as const }),
 )
-const plan = fc.record({ steps: fc.array(step, { maxLength: 8 }), ends: fc.constantFrom('commit', 'commit', 'throw', 'crash'), failing: fc.boolean() })
+const plan = fc.record({
+  steps: fc.array(step, { maxLength: 8 }),
+  ends: fc.constantFrom('commit', 'commit', 'throw', 'crash'),
+  failing: fc.boolean(),
+})
 
 test('units under random commits, rollbacks, crashes and failing handlers: exactly what committed is there, in order', async (t) => {
   t.after(() => setCrashpointHook(undefined))
@@ -402,7 +465,10 @@ test('units under random commits, rollbacks, crashes and failing handlers: exact
             if (ends === 'throw') throw new Error('rollback')
             if (ends === 'crash') crash = true
           })
-          .then(() => 'committed', () => 'rolled back')
+          .then(
+            () => 'committed',
+            () => 'rolled back',
+          )
         gate.resolve()
         for (const late of await Promise.allSettled(forgotten)) assert.equal(late.status, 'rejected')
         return { outcome, ends, durable: [...durable!, ...raised!], direct: direct! }
@@ -414,7 +480,10 @@ test('units under random commits, rollbacks, crashes and failing handlers: exact
         dispatches.push(...direct)
         // Rows of one unit keep their order.
         const there = await b.rows()
-        assert.deepEqual(there.filter((id) => durable.includes(id)), durable)
+        assert.deepEqual(
+          there.filter((id) => durable.includes(id)),
+          durable,
+        )
       }
       assert.deepEqual((await b.rows()).toSorted(), rows.toSorted())
       assert.deepEqual(b.dispatched.toSorted(), dispatches.toSorted())

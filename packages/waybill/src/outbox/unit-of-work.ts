@@ -7,7 +7,7 @@ import { type Observe, observeAll, unobserved } from '../core/observe.ts'
 import { checkFunction } from '../core/options.ts'
 import { currentScope, runInScope } from '../core/scope.ts'
 import type { OutboxStore } from '../core/stores.ts'
-import type { Receipt, RunUnit, UnitOfWork, UnitResult, UnitScope } from '../core/unit.ts'
+import type { Receipt, UnitOfWork, UnitResult, UnitScope } from '../core/unit.ts'
 import { type OpenUnit, openJoinedUnit, openUnit, type Publish } from './unit-scope.ts'
 
 /** How one unit of work is run. */
@@ -19,7 +19,7 @@ export interface UnitOptions {
   readonly attemptsMax?: number
 }
 
-/** {@link RunUnit} that takes options. */
+/** `RunUnit` of core, with options. */
 export type UnitRunner = <T>(fn: (unit: UnitScope) => Promise<T>, options?: UnitOptions) => Promise<UnitResult<T>>
 
 export interface UnitRunnerOptions {
@@ -86,10 +86,13 @@ export function createUnitRunner(options: UnitRunnerOptions): UnitRunner {
 /**
  * The unit of work that users see, on top of a runner. The callback's unit is good until the callback ends; then it rejects with `UNIT_CLOSED`.
  */
-export function createUnitOfWork(run: RunUnit | UnitRunner, publish: Publish): <T>(fn: (unit: UnitOfWork) => Promise<T>, options?: UnitOptions) => Promise<UnitResult<T>> {
+export function createUnitOfWork(
+  run: UnitRunner,
+  publish: Publish,
+): <T>(fn: (unit: UnitOfWork) => Promise<T>, options?: UnitOptions) => Promise<UnitResult<T>> {
   return (fn, options) => {
     checkFunction(fn, 'unitOfWork')
-    return (run as UnitRunner)((scope) => fn(unitOfWorkOf(scope, publish)), options)
+    return run((scope) => fn(unitOfWorkOf(scope, publish)), options)
   }
 }
 
@@ -99,7 +102,8 @@ export function unitOfWorkOf(unit: UnitScope, publish: Publish): UnitOfWork {
     sql: unit.sql,
     track: unit.track,
     async publish(event, config) {
-      if (unit.closed) throw new WaybillError('UNIT_CLOSED', 'the unit of work has ended; was a promise in it not awaited?', { where: 'publish' })
+      if (unit.closed)
+        throw new WaybillError('UNIT_CLOSED', 'the unit of work has ended; was a promise in it not awaited?', { where: 'publish' })
       const scope = currentScope()
       return scope.unit === unit ? publish(event, config) : runInScope({ ...scope, unit }, () => publish(event, config))
     },
@@ -111,7 +115,10 @@ export function unitOfWorkOf(unit: UnitScope, publish: Publish): UnitOfWork {
  * that transaction at once, due with its commit; SYNC_ONLY rejects. The rows of several publishes lock their keys one after the other, so two such
  * transactions may deadlock where a unit of work could not.
  */
-export function createJoinTransaction(outbox: OutboxStore, publish: Publish): <T>(transaction: { readonly sql: SqlExecutor }, fn: (unit: UnitOfWork) => Promise<T>) => Promise<T> {
+export function createJoinTransaction(
+  outbox: OutboxStore,
+  publish: Publish,
+): <T>(transaction: { readonly sql: SqlExecutor }, fn: (unit: UnitOfWork) => Promise<T>) => Promise<T> {
   return async ({ sql }, fn) => {
     checkFunction(fn, 'joinTransaction')
     refuseNesting('joinTransaction')
@@ -161,7 +168,10 @@ function guarded(run: () => void, observe: Observe): void {
 function refuseNesting(where: string): void {
   const { unit } = currentScope()
   if (unit === undefined || unit.closed) return
-  throw new WaybillError('SESSION_BUSY', 'a unit of work can\'t be nested: use the one that is running', { allowed: 'the unit (or the handler\'s context) at hand', where })
+  throw new WaybillError('SESSION_BUSY', "a unit of work can't be nested: use the one that is running", {
+    allowed: "the unit (or the handler's context) at hand",
+    where,
+  })
 }
 
 const RERUNNABLE: ReadonlySet<unknown> = new Set(['40001', '40P01'])

@@ -56,7 +56,10 @@ export function openUnit(sql: SqlExecutor): OpenUnit {
 export function openJoinedUnit(sql: SqlExecutor, outbox: OutboxStore): OpenUnit {
   const state = createState(sql)
   const noHook = (): never => {
-    throw new WaybillError('UNSUPPORTED', 'nothing can run after the commit of a transaction that the caller owns', { allowed: 'a strategy that writes a row, or waybill.unitOfWork', where: 'joinTransaction' })
+    throw new WaybillError('UNSUPPORTED', 'nothing can run after the commit of a transaction that the caller owns', {
+      allowed: 'a strategy that writes a row, or waybill.unitOfWork',
+      where: 'joinTransaction',
+    })
   }
   const scope: UnitScope = {
     sql: state.sql,
@@ -111,7 +114,12 @@ function createState(sql: SqlExecutor): UnitState {
       assertOpen('track')
       assertFits(tracked.size + aggregates.length - 1, 'aggregates')
       for (const aggregate of aggregates) {
-        if (typeof aggregate?.pullEvents !== 'function') throw new WaybillError('INVALID_OPTION', 'only what raises events can be tracked', { got: aggregate, allowed: 'an object with pullEvents()', where: 'track' })
+        if (typeof aggregate?.pullEvents !== 'function')
+          throw new WaybillError('INVALID_OPTION', 'only what raises events can be tracked', {
+            got: aggregate,
+            allowed: 'an object with pullEvents()',
+            where: 'track',
+          })
         tracked.add(aggregate)
       }
     },
@@ -122,7 +130,11 @@ function createState(sql: SqlExecutor): UnitState {
         // One after the other: the order of raising is the order of the rows.
         for (const event of events) await publish(event)
       }
-      throw new WaybillError('QUEUE_FULL', 'the aggregates never stop raising events', { got: ROUNDS_MAX, allowed: `at most ${ROUNDS_MAX} rounds`, where: 'track' })
+      throw new WaybillError('QUEUE_FULL', 'the aggregates never stop raising events', {
+        got: ROUNDS_MAX,
+        allowed: `at most ${ROUNDS_MAX} rounds`,
+        where: 'track',
+      })
     },
     close() {
       closed = true
@@ -132,5 +144,9 @@ function createState(sql: SqlExecutor): UnitState {
 
 function assertFits(size: number, what: string): void {
   if (size < UNIT_MAX) return
-  throw new WaybillError('QUEUE_FULL', `a unit of work holds too many ${what}`, { got: size + 1, allowed: `at most ${UNIT_MAX}`, where: 'unitOfWork' })
+  throw new WaybillError('QUEUE_FULL', `a unit of work holds too many ${what}`, {
+    got: size + 1,
+    allowed: `at most ${UNIT_MAX}`,
+    where: 'unitOfWork',
+  })
 }

@@ -83,7 +83,7 @@ export function createDurablePath({ outbox, breaker, wakeRelay, settleMs, clock,
       observe({ type: 'unit.failed', error })
       return false
     } finally {
-      timer.abort()
+      timer.abort('ended')
     }
   }
 

@@ -322,6 +322,35 @@ test('when the outbox fails, publish rejects: nothing is run first by HYBRID_REL
   assert.equal(bus.getMetrics().failed, 3)
 })
 
+test('what only a person can mend is never hidden behind an open breaker', async () => {
+  const { bus, broken } = setup({ mail: { on: Placed, run: okay } })
+  broken.append = new WaybillError('NOT_MIGRATED', 'run `waybill migrate`')
+  for (let i = 0; i < 7; i++) await rejectsWith(bus.publish(order(), { strategy: 'ASYNC_ONLY' }), 'NOT_MIGRATED')
+  assert.equal(bus.getMetrics().circuit_breakers.outbox, 'closed')
+})
+
+test("a handler's signal aborts when its time is over, and not when it succeeds", async () => {
+  const signals: AbortSignal[] = []
+  const note: Handle = (_event, { signal }) => void signals.push(signal)
+  const { bus, passing } = setup({
+    good: { on: Placed, run: note },
+    slow: {
+      on: Moved,
+      run: (event, invocation) => {
+        void note(event, invocation)
+        return hangs(event, invocation)
+      },
+    },
+  })
+  await bus.publish(order())
+  await passing(bus.publish(Moved({ id: 'x' }), { timeoutMs: 100 }))
+  assert.deepEqual(
+    signals.map(({ aborted }) => aborted),
+    [false, true],
+  )
+  assert.ok(isWaybillError(signals[1]!.reason, 'TIMEOUT'))
+})
+
 test('a cut commit is UNKNOWN_OUTCOME, and what only a person can mend comes through as it is', async () => {
   const { bus, broken } = setup({ bad: { on: Placed, run: fails } })
   for (const code of ['UNKNOWN_OUTCOME', 'NOT_MIGRATED'] as const) {

@@ -13,8 +13,11 @@ import type { OutboxEntry, OutboxStore } from '../core/stores.ts'
 import type { Receipt, UnitScope } from '../core/unit.ts'
 import { type BreakerLimits, createCircuitBreaker } from './circuit-breaker.ts'
 import { createDurablePath } from './durable-path.ts'
-import { type Outcome, createInProcessPath, ticksOf } from './in-process.ts'
+import { createInProcessPath } from './in-process.ts'
+import { createPublishInside } from './inside-unit.ts'
+import { type Journey, createReporter } from './journey.ts'
 import { type PublishMetrics, createPublishMetrics } from './metrics.ts'
+import { createPublishOutside } from './outside-unit.ts'
 import type { Policies } from './policy.ts'
 import { type PlannerOptions, type TravelPlan, createPlanner } from './travel-plan.ts'
 
@@ -57,12 +60,6 @@ export interface HybridBus extends Pick<Policies, 'configureEvent' | 'configureB
   stop(): Promise<void>
 }
 
-/** One publish on its way. */
-interface Journey extends TravelPlan {
-  readonly event: DomainEvent
-  readonly startedAt: number
-}
-
 /** @throws WaybillError `INVALID_OPTION` */
 export function createHybridBus(options: HybridBusOptions): HybridBus {
   const { registry, policies, codec, source, clock = systemClock } = options
@@ -78,7 +75,9 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
     options.outbox &&
     createDurablePath({ outbox: options.outbox, breaker: outboxBreaker, wakeRelay: options.wakeRelay, settleMs: graceMs, clock, observe })
   const plan = createPlanner(options)
-  const ticks = ticksOf(clock)
+  const reporter = createReporter(clock, observe)
+  const publishOutside = createPublishOutside({ inProcess, durable, reporter })
+  const publishInside = createPublishInside({ inProcess, durable, reporter, graceMs, tracked, isFull: () => inFlight > maxInFlight })
 
   let inFlight = 0
   let stopping: Promise<void> | undefined
@@ -93,40 +92,6 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
     }
   }
 
-  function receiptOf({ event, policy, startedAt }: Journey, state: Receipt['state'], outcome?: Outcome): Receipt {
-    return {
-      eventId: event.id,
-      eventType: event.type,
-      strategy: policy.strategy,
-      scope: policy.scope,
-      decidedBy: policy.decidedBy,
-      state,
-      confirmed: outcome?.kind === 'confirmed',
-      ...(outcome?.kind === 'unconfirmed' ? { unconfirmedBecause: outcome.because } : {}),
-      durationMs: ticks() - startedAt,
-    }
-  }
-
-  function observeSettled({ event, policy, startedAt }: Journey, outcome: 'delivered' | 'pending' | 'failed'): void {
-    observe({
-      type: 'publish.settled',
-      eventType: event.type,
-      strategy: policy.strategy,
-      scope: policy.scope,
-      outcome,
-      durationMs: ticks() - startedAt,
-    })
-  }
-
-  function settled(journey: Journey, state: Receipt['state'], outcome?: Outcome): Receipt {
-    observeSettled(journey, state)
-    return receiptOf(journey, state, outcome)
-  }
-
-  function noteFallback({ event }: Journey, outcome: Outcome): void {
-    if (outcome.kind === 'unconfirmed') observe({ type: 'publish.fell-back', eventType: event.type, because: outcome.because })
-  }
-
   /** The row that the event becomes. Nothing is awaited unless schema or codec ask for it, so that rows keep the order of the calls. */
   function entryOf({ event, policy }: Journey): OutboxEntry | Promise<OutboxEntry> {
     const { topic } = registry.get(event.type)
@@ -139,105 +104,19 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
     return encoded instanceof Promise ? encoded.then(finish) : finish(encoded)
   }
 
-  async function publishOutside(journey: Journey, entry: OutboxEntry | undefined): Promise<Receipt> {
-    const { event, policy, calls, hasOrdered } = journey
-    const run = (): Promise<Outcome> => inProcess.run(event, calls, policy.timeoutMs)
-    switch (policy.strategy) {
-      case 'SYNC_ONLY': {
-        const outcome = await run()
-        if (outcome.kind === 'unconfirmed') throw syncFailure(event, outcome)
-        return settled(journey, 'delivered', outcome)
-      }
-      case 'ASYNC_ONLY':
-        await durable!.append(entry!)
-        return settled(journey, 'pending')
-      case 'HYBRID_FAST': {
-        const outcome = await run()
-        if (outcome.kind === 'confirmed' && !hasOrdered) return settled(journey, 'delivered', outcome)
-        noteFallback(journey, outcome)
-        await appendAfter(journey, entry!, outcome)
-        return settled(journey, 'pending', outcome)
-      }
-      case 'HYBRID_RELIABLE':
-        await durable!.append(entry!)
-        return settled(journey, 'pending', await run())
-    }
-  }
-
-  async function appendAfter({ event }: Journey, entry: OutboxEntry, outcome: Outcome): Promise<void> {
-    try {
-      await durable!.append(entry)
-    } catch (error) {
-      if (isWaybillError(error, 'UNKNOWN_OUTCOME')) throw error
-      if (outcome.kind === 'confirmed')
-        throw new WaybillError(
-          'PUBLISH_FAILED',
-          "the event was handled in process, but can't be written to the outbox, which its ordered handlers need",
-          { cause: error, where: event.type },
-        )
-      throw new WaybillError('PUBLISH_FAILED', 'the event could be neither handled in process nor written to the outbox', {
-        cause: new AggregateError([outcome.error, error]),
-        where: event.type,
-      })
-    }
-  }
-
-  function publishInUnit(unit: UnitScope, journey: Journey, entry: OutboxEntry | undefined): Receipt | Promise<Receipt> {
-    const { event, policy, calls } = journey
-    if (entry === undefined) {
-      if (unit.write !== undefined)
-        throw new WaybillError('UNSUPPORTED', "SYNC_ONLY can't join a transaction that the caller owns: nobody tells when it commits", {
-          got: policy.strategy,
-          allowed: 'a strategy with a row, or a unit of work',
-          where: event.type,
-        })
-      if (calls.length === 0)
-        throw new WaybillError('PUBLISH_FAILED', 'nobody in this process takes the event, and SYNC_ONLY has no other path', {
-          where: event.type,
-        })
-      unit.afterCommit(() => tracked(() => runCommitted({ ...journey, startedAt: ticks() })))
-      return receiptOf(journey, 'pending')
-    }
-    // There nobody confirms anything after the commit: a row, due with it, is all that can be had.
-    if (unit.write !== undefined) return unit.write(entry).then(() => settled(journey, 'pending'))
-    const grace = policy.strategy === 'HYBRID_FAST' && calls.length > 0 ? { holdMs: policy.timeoutMs + graceMs } : {}
-    unit.enqueue({ ...entry, ...grace }, (rowId) => tracked(() => confirmCommitted({ ...journey, startedAt: ticks() }, rowId)))
-    return receiptOf(journey, 'pending')
-  }
-
-  /** SYNC_ONLY after the commit: whether or not its handlers succeed, there is nothing left to do. */
-  async function runCommitted(journey: Journey): Promise<Receipt> {
-    const outcome = await inProcess.run(journey.event, journey.calls, journey.policy.timeoutMs, true)
-    observeSettled(journey, outcome.kind === 'confirmed' ? 'delivered' : 'failed')
-    return receiptOf(journey, 'delivered', outcome)
-  }
-
-  /** The row is committed. What happens from here on can make it superfluous or due, never lost. */
-  async function confirmCommitted(journey: Journey, rowId: string): Promise<Receipt> {
-    const { event, policy, calls, hasOrdered } = journey
-    if (policy.strategy === 'ASYNC_ONLY') return settled(journey, 'pending')
-    const outcome: Outcome = inFlight > maxInFlight ? overloaded(event, maxInFlight) : await inProcess.run(event, calls, policy.timeoutMs)
-    if (policy.strategy === 'HYBRID_RELIABLE') return settled(journey, 'pending', outcome)
-    noteFallback(journey, outcome)
-    const done = outcome.kind === 'confirmed' && !hasOrdered
-    const retired = done && (await durable!.settle(rowId, 'retire'))
-    if (!done && calls.length > 0) await durable!.settle(rowId, 'release')
-    return settled(journey, retired ? 'delivered' : 'pending', outcome)
-  }
-
   /** Checks everything that can be checked, then hands over. Until then nothing was done. */
   async function travel(unit: UnitScope | undefined, given: DomainEvent, travelPlan: TravelPlan, eventType: EventType): Promise<Receipt> {
-    const startedAt = ticks()
+    const startedAt = reporter.ticks()
     const checked = withValidPayload(given, eventType)
     const event = checked instanceof Promise ? await checked : checked
     const journey: Journey = { ...travelPlan, event, startedAt }
     const encoded = travelPlan.policy.strategy === 'SYNC_ONLY' ? undefined : entryOf(journey)
     const entry = encoded instanceof Promise ? await encoded : encoded
-    if (unit !== undefined) return publishInUnit(unit, journey, entry)
+    if (unit !== undefined) return publishInside(unit, journey, entry)
     try {
       return await publishOutside(journey, entry)
     } catch (error) {
-      observeSettled(journey, 'failed')
+      reporter.ended(journey, 'failed')
       throw error
     }
   }
@@ -271,7 +150,7 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
       allEnded = resolve
     })
     if (inFlight > 0) await Promise.race([ended, clock.sleep(shutdownMs, timer.signal)])
-    timer.abort()
+    timer.abort('ended')
     inProcess.abort()
   }
 
@@ -303,27 +182,4 @@ function withValidPayload(event: DomainEvent, { options }: EventType): DomainEve
   const accept = (payload: unknown): DomainEvent => (Object.is(payload, event.payload) ? event : event.withPayload(payload))
   const valid: unknown = validate(options.schema, event.payload, event.type)
   return valid instanceof Promise ? valid.then(accept) : accept(valid)
-}
-
-function syncFailure(event: DomainEvent, { because, error }: Outcome & { kind: 'unconfirmed' }): WaybillError {
-  if (because === 'timeout' || because === 'breaker open') return error
-  return new WaybillError(
-    'PUBLISH_FAILED',
-    because === 'failed'
-      ? 'the handlers failed, and SYNC_ONLY has no other path'
-      : 'nobody in this process takes the event, and SYNC_ONLY has no other path',
-    { cause: error, where: event.type },
-  )
-}
-
-/** So much runs already that more would only make all of it late. */
-function overloaded(event: DomainEvent, max: number): Outcome {
-  return {
-    kind: 'unconfirmed',
-    because: 'breaker open',
-    error: new WaybillError('QUEUE_FULL', 'too much runs in this process at the same time', {
-      allowed: `at most ${max}`,
-      where: event.type,
-    }),
-  }
 }

@@ -34,6 +34,8 @@ export function ticksOf(clock: Clock): () => number {
   return clock === systemClock ? () => performance.now() : () => clock.now()
 }
 
+// Aborting without a reason makes an error with its stack, which costs more than a publish.
+const ENDED = 'ended'
 const CONFIRMED: Outcome = Object.freeze({ kind: 'confirmed' })
 
 export function createInProcessPath({
@@ -73,7 +75,7 @@ export function createInProcessPath({
     const ended = runInScope(scopeOf(event), () => Promise.all(calls.map((call) => attempt(call, event, controller.signal))))
     const timer = new AbortController()
     const results = await Promise.race([ended, clock.sleep(timeoutMs, timer.signal).then(() => undefined)])
-    timer.abort()
+    timer.abort(ENDED)
     return results?.filter((error) => error !== undefined)
   }
 

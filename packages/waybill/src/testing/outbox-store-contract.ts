@@ -128,6 +128,13 @@ function waitingTests(declare: Declare): void {
     assert.deepEqual(rows.map(({ message }) => `${message.topic}/${message.key}`).toSorted(), ['ledger/b', 'other/a'])
   })
 
+  declare('rows for a destination that is to be left alone are passed over', async (storage) => {
+    await append(storage, [entry('a', { destination: 'down' }), entry('b'), entry('c', { destination: 'up' })])
+    await storage.outbox.acquire(RELAY, LEASE_MS)
+    assert.deepEqual(keysOf(await storage.outbox.claim(RELAY, { limit: 10, busy: [], without: ['down'] })).toSorted(), ['b', 'c'])
+    assert.deepEqual(keysOf(await storage.outbox.claim(RELAY, { limit: 10, busy: [], without: [] })).toSorted(), ['a', 'b', 'c'])
+  })
+
   declare('a limit takes the oldest of a key', async (storage) => {
     const rowIds = await append(storage, Array.from({ length: 5 }, () => entry('a')))
     await storage.outbox.acquire(RELAY, LEASE_MS)

@@ -46,7 +46,10 @@ const TRANSACTION = Symbol('waybill.memory.transaction')
 const LOCKS_MAX = 100_000
 
 const noSql = (): never => {
-  throw new WaybillError('UNSUPPORTED', 'the memory storage runs no SQL', { allowed: 'pgliteStorage() for SQL without a server, postgresStorage() with one', where: 'sql.query' })
+  throw new WaybillError('UNSUPPORTED', 'the memory storage runs no SQL', {
+    allowed: 'pgliteStorage() for SQL without a server, postgresStorage() with one',
+    where: 'sql.query',
+  })
 }
 
 /**
@@ -85,7 +88,10 @@ export function createMemoryDatabase(): MemoryDatabase {
       if (sql === database) return transaction((own) => database.join(own, fn))
       const session = (sql as { readonly [TRANSACTION]?: Session })[TRANSACTION]
       if (session !== undefined) return fn(session)
-      throw new WaybillError('UNSUPPORTED', 'the memory storage takes part in its own transactions only', { allowed: 'the executor that memoryStorage().database.transaction gave', where: 'sql' })
+      throw new WaybillError('UNSUPPORTED', 'the memory storage takes part in its own transactions only', {
+        allowed: 'the executor that memoryStorage().database.transaction gave',
+        where: 'sql',
+      })
     },
     assertOpen,
     close() {
@@ -116,7 +122,12 @@ function createSession(locks: Map<string, Lock>, parent: Session | undefined): S
     async lock(name) {
       assertRunning()
       if (held.has(name)) return
-      if (held.size >= LOCKS_MAX) throw new WaybillError('QUEUE_FULL', 'a transaction holds too many locks', { got: held.size, allowed: `at most ${LOCKS_MAX}`, where: 'memory storage' })
+      if (held.size >= LOCKS_MAX)
+        throw new WaybillError('QUEUE_FULL', 'a transaction holds too many locks', {
+          got: held.size,
+          allowed: `at most ${LOCKS_MAX}`,
+          where: 'memory storage',
+        })
       const lock = locks.get(name)
       if (lock === undefined) locks.set(name, { holder: session, waiters: [] })
       else await waitFor(lock, session)

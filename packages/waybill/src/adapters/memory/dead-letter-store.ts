@@ -25,7 +25,9 @@ export function createMemoryDeadLetters(database: MemoryDatabase, clock: Clock, 
     },
     async parkedKeys(handler) {
       database.assertOpen()
-      const keys = new Map([...(byHandler.get(handler)?.values() ?? [])].map(({ message }) => [keyIdOf(message), { topic: message.topic, key: message.key }]))
+      const keys = new Map(
+        [...(byHandler.get(handler)?.values() ?? [])].map(({ message }) => [keyIdOf(message), { topic: message.topic, key: message.key }]),
+      )
       return [...keys.values()]
     },
     async list({ handler, limit = 100 }) {

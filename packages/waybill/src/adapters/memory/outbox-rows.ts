@@ -124,7 +124,13 @@ export function createOutboxRows(publishedMax: number): OutboxRows {
   }
 }
 
-function pickDue(levels: readonly Set<Row>[], keys: ReadonlyMap<string, Set<Row>>, now: number, limit: number, admits: (row: Row) => boolean): Row[] {
+function pickDue(
+  levels: readonly Set<Row>[],
+  keys: ReadonlyMap<string, Set<Row>>,
+  now: number,
+  limit: number,
+  admits: (row: Row) => boolean,
+): Row[] {
   const picked: Row[] = []
   const cursors = new Map<string, KeyCursor>()
   for (let priority = levels.length - 1; priority >= 0; priority--) {

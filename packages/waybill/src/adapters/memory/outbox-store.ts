@@ -71,9 +71,21 @@ export function createMemoryOutbox(database: MemoryDatabase, clock: Clock, rowsM
       const busyKeys = new Set(busy.map(keyIdOf))
       const excluded = new Set(without)
       const held = leases.heldBy(relayId)
-      const claimed = rows.due(clock.now(), limit, (row) => held.has(row.shard) && !busyKeys.has(row.keyId) && !excluded.has(row.destination))
+      const claimed = rows.due(
+        clock.now(),
+        limit,
+        (row) => held.has(row.shard) && !busyKeys.has(row.keyId) && !excluded.has(row.destination),
+      )
+      // Whoever polls in a loop would keep everything else from running: a claim that finds nothing takes a turn, as one of a database does.
+      if (claimed.length === 0) await new Promise((resolve) => setImmediate(resolve))
       for (const row of claimed) leases.claimed(row.shard, row.id)
-      return claimed.map((row) => ({ rowId: String(row.id), destination: row.destination, message: row.entry.message, attempts: row.attempts, suspect: row.suspect }))
+      return claimed.map((row) => ({
+        rowId: String(row.id),
+        destination: row.destination,
+        message: row.entry.message,
+        attempts: row.attempts,
+        suspect: row.suspect,
+      }))
     },
     async markPublished(relayId, rowIds) {
       database.assertOpen()
@@ -123,7 +135,11 @@ export function createMemoryOutbox(database: MemoryDatabase, clock: Clock, rowsM
       async retry(filter) {
         database.assertOpen()
         const now = clock.now()
-        const chosen = select(rows.byId.values(), filter, (row) => row.status === 'parked' || (row.status === 'pending' && row.heldUntil > now))
+        const chosen = select(
+          rows.byId.values(),
+          filter,
+          (row) => row.status === 'parked' || (row.status === 'pending' && row.heldUntil > now),
+        )
         for (const row of chosen) {
           rows.setParked(row, false)
           row.heldUntil = 0

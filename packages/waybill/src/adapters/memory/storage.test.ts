@@ -9,7 +9,11 @@ import { outboxStoreContract } from '../../testing/outbox-store-contract.ts'
 import { memoryStorage } from './storage.ts'
 
 for (const contract of [outboxStoreContract, inboxStoreContract, deadLetterStoreContract]) {
-  contract((name, run) => test(`contract: ${name}`, run), async () => memoryStorage(), { sql: false })
+  contract(
+    (name, run) => test(`contract: ${name}`, run),
+    async () => memoryStorage(),
+    { sql: false },
+  )
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
@@ -26,10 +30,15 @@ function manualClock(): Clock & { nowMs: number } {
 
 let made = 0
 function entry(key: string, more: Partial<OutboxEntry> = {}): OutboxEntry {
-  return { message: { id: `event-${++made}`, topic: 'orders', key, headers: {}, body: new Uint8Array([made]) }, eventType: 'order.Placed', ...more }
+  return {
+    message: { id: `event-${++made}`, topic: 'orders', key, headers: {}, body: new Uint8Array([made]) },
+    eventType: 'order.Placed',
+    ...more,
+  }
 }
 
-const append = (storage: Storage, ...entries: OutboxEntry[]): Promise<readonly string[]> => storage.database.transaction((sql) => storage.outbox.append(sql, entries))
+const append = (storage: Storage, ...entries: OutboxEntry[]): Promise<readonly string[]> =>
+  storage.database.transaction((sql) => storage.outbox.append(sql, entries))
 
 /** Claims as the only relay, and gives back the rows' numbers. */
 async function claimAll(storage: Storage, relayId = 'relay', limit = 1000): Promise<string[]> {
@@ -98,7 +107,10 @@ test('within a key the order of row numbers is the order of commits, however tra
   const rows = await storage.outbox.list({ limit: 100 })
   for (const key of ['key-0', 'key-1', 'key-2']) {
     const byNumber = rows.filter((row) => row.key === key).map((row) => row.eventId)
-    assert.deepEqual(byNumber, commits.filter((id) => byNumber.includes(id)))
+    assert.deepEqual(
+      byNumber,
+      commits.filter((id) => byNumber.includes(id)),
+    )
     assert.ok(byNumber.length >= 13)
   }
 })
@@ -140,7 +152,10 @@ test('an executor is good until its transaction ends', async () => {
 test('there is no SQL, and it says so', async () => {
   const storage = memoryStorage()
   await assert.rejects(storage.database.query('select 1'), { code: 'UNSUPPORTED' })
-  await assert.rejects(storage.database.transaction((sql) => sql.query('select 1')), { code: 'UNSUPPORTED' })
+  await assert.rejects(
+    storage.database.transaction((sql) => sql.query('select 1')),
+    { code: 'UNSUPPORTED' },
+  )
   await assert.rejects(storage.outbox.append({ query: async () => ({ rows: [] }) }, [entry('a')]), { code: 'UNSUPPORTED' })
 })
 
@@ -187,7 +202,10 @@ test('busy keys and destinations that are left out are not claimed, and do not u
   const [, , last] = await append(storage, entry('a'), entry('b', { destination: 'down' }), entry('c'))
   await storage.outbox.acquire('relay', 10_000)
   const rows = await storage.outbox.claim('relay', { limit: 1, busy: [{ topic: 'orders', key: 'a' }], without: ['down'] })
-  assert.deepEqual(rows.map((row) => row.rowId), [last])
+  assert.deepEqual(
+    rows.map((row) => row.rowId),
+    [last],
+  )
 })
 
 test('two relays share the shards fairly, and neither claims or marks what the other holds', async () => {
@@ -199,7 +217,8 @@ test('two relays share the shards fairly, and neither claims or marks what the o
   const two = await storage.outbox.acquire('two', 10_000)
   assert.deepEqual([one.length, two.length], [32, 32])
   assert.equal(new Set([...one, ...two]).size, 64)
-  const claim = async (relayId: string): Promise<string[]> => (await storage.outbox.claim(relayId, { limit: 1000, busy: [] })).map((row) => row.rowId)
+  const claim = async (relayId: string): Promise<string[]> =>
+    (await storage.outbox.claim(relayId, { limit: 1000, busy: [] })).map((row) => row.rowId)
   const [ofOne, ofTwo] = [await claim('one'), await claim('two')]
   assert.deepEqual([...ofOne, ...ofTwo].toSorted(), [...ids].toSorted())
   assert.equal(await storage.outbox.markPublished('one', ofTwo), 0)
@@ -218,12 +237,24 @@ test('what was in flight when a lease ran out is suspect for the next relay; aft
   assert.equal(await storage.outbox.markPublished('dead', [inFlight!]), 0)
   await storage.outbox.acquire('next', 1_000)
   const rows = await storage.outbox.claim('next', { limit: 10, busy: [] })
-  assert.deepEqual(rows.map((row) => [row.rowId, row.suspect]), [[inFlight, true], [later[0], false]])
+  assert.deepEqual(
+    rows.map((row) => [row.rowId, row.suspect]),
+    [
+      [inFlight, true],
+      [later[0], false],
+    ],
+  )
   await storage.outbox.charge('next', inFlight!)
   await storage.outbox.relinquish('next')
   await storage.outbox.acquire('third', 1_000)
   const again = await storage.outbox.claim('third', { limit: 10, busy: [] })
-  assert.deepEqual(again.map((row) => [row.suspect, row.attempts]), [[true, 1], [false, 0]])
+  assert.deepEqual(
+    again.map((row) => [row.suspect, row.attempts]),
+    [
+      [true, 1],
+      [false, 0],
+    ],
+  )
 })
 
 test('failures count an attempt and say why; a retry forgets the attempts', async () => {
@@ -246,7 +277,10 @@ test('retire and release need no lease: the one ends a row, the other makes it d
   await storage.outbox.retire([retired!])
   await storage.outbox.release([released!])
   assert.deepEqual(await claimAll(storage), [released])
-  assert.deepEqual((await storage.outbox.list({})).map((row) => row.status), ['published', 'pending'])
+  assert.deepEqual(
+    (await storage.outbox.list({})).map((row) => row.status),
+    ['published', 'pending'],
+  )
 })
 
 test('sweep deletes published rows only, the old ones, and no more than asked', async () => {
@@ -332,8 +366,14 @@ test('a dead letter is kept once, in the order of arrival, and its key is known 
   })
   await storage.deadLetters.park([letter('2', 'a'), letter('1', 'b')])
   await storage.deadLetters.park([letter('2', 'a'), letter('3', 'a'), letter('2', 'a', 'other')])
-  assert.deepEqual((await storage.deadLetters.list({ handler: 'h' })).map(({ message }) => message.id), ['2', '1', '3'])
-  assert.deepEqual(await storage.deadLetters.parkedKeys('h'), [{ topic: 'orders', key: 'a' }, { topic: 'orders', key: 'b' }])
+  assert.deepEqual(
+    (await storage.deadLetters.list({ handler: 'h' })).map(({ message }) => message.id),
+    ['2', '1', '3'],
+  )
+  assert.deepEqual(await storage.deadLetters.parkedKeys('h'), [
+    { topic: 'orders', key: 'a' },
+    { topic: 'orders', key: 'b' },
+  ])
   assert.equal(await storage.deadLetters.count(), 4)
   assert.equal((await storage.deadLetters.list({ limit: 1 })).length, 1)
 })

@@ -1,7 +1,7 @@
 import type { Database } from '../../core/database.ts'
 import { checkInteger } from '../../core/options.ts'
 import type { DeadLetter, DeadLetterStore } from '../../core/stores.ts'
-import { parseHeaders, standalone, storable } from './statements.ts'
+import { base64Of, parseHeaders, standalone, storable } from './statements.ts'
 import type { Tables } from './tables.ts'
 
 interface Columns {
@@ -11,7 +11,7 @@ interface Columns {
   topic: string
   key: string
   headers: string
-  body: Uint8Array
+  body: string
   reason: DeadLetter['reason']
   error: string | null
   attempts: number
@@ -54,7 +54,7 @@ function deadLetterSql({ deadLetter }: Tables) {
       on conflict (handler, md5(event_id)) do nothing`,
     parkedKeys: `select distinct d.topic, d.key from ${deadLetter} d where d.handler = $1::text and d.status = 'parked'`,
     list: `
-      select d.handler, d.event_id, d.event_type, d.topic, d.key, d.headers, d.body, d.reason, d.error, d.attempts, d.partition,
+      select d.handler, d.event_id, d.event_type, d.topic, d.key, d.headers, encode(d.body, 'base64') as body, d.reason, d.error, d.attempts, d.partition,
         d.sequence::text as sequence, floor(extract(epoch from d.parked_at) * 1000)::float8 as parked_ms
       from ${deadLetter} d where d.status = 'parked' and ($1::text is null or d.handler = $1::text) order by d.id limit $2::int`,
     count: `select count(*)::float8 as n from ${deadLetter} d where d.status = 'parked'`,
@@ -76,7 +76,6 @@ function chunked(letters: readonly DeadLetter[]): DeadLetter[][] {
 }
 
 function toColumns({ handler, message, eventType, reason, error, attempts, partition, sequence }: DeadLetter): Record<string, unknown> {
-  const { buffer, byteOffset, byteLength } = message.body
   return {
     handler,
     topic: storable(message.topic),
@@ -84,7 +83,7 @@ function toColumns({ handler, message, eventType, reason, error, attempts, parti
     event_id: storable(message.id),
     ...(eventType === undefined ? {} : { event_type: storable(eventType) }),
     headers: JSON.stringify(message.headers),
-    body: Buffer.from(buffer, byteOffset, byteLength).toString('base64'),
+    body: base64Of(message.body),
     reason,
     ...(error === undefined ? {} : { error: storable(error, ERROR_MAX) }),
     attempts,
@@ -98,7 +97,7 @@ function readLetter(row: Columns): DeadLetter & { readonly parkedAt: Date } {
   const error = headers === undefined ? `${row.error ?? ''} (the stored headers are unreadable)`.trimStart() : row.error
   return {
     handler: row.handler,
-    message: { id: row.event_id, topic: row.topic, key: row.key, headers: headers ?? {}, body: row.body },
+    message: { id: row.event_id, topic: row.topic, key: row.key, headers: headers ?? {}, body: Buffer.from(row.body, 'base64') },
     eventType: row.event_type ?? undefined,
     reason: row.reason,
     error: error ?? undefined,

@@ -1,8 +1,8 @@
 import type { Database } from '../../core/database.ts'
 import { checkInteger } from '../../core/options.ts'
 import type { ClaimedRow, OutboxEntry, OutboxFilter, OutboxRecord, OutboxStore, RowFailure } from '../../core/stores.ts'
-import { outboxSql } from './outbox-sql.ts'
-import { type Run, idList, joined, parseHeaders, standalone, storable } from './statements.ts'
+import { type OutboxSql, outboxSql } from './outbox-sql.ts'
+import { type Run, base64Of, idList, joined, parseHeaders, standalone, storable } from './statements.ts'
 import type { Tables } from './tables.ts'
 
 export interface OutboxStoreOptions {
@@ -19,7 +19,7 @@ interface ClaimedColumns {
   topic: string
   key: string
   headers: string
-  body: Uint8Array
+  body: string
   attempts: number
   suspect: boolean
 }
@@ -52,7 +52,11 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
   async function settle(text: string, relayId: string, failures: readonly RowFailure[], ...more: number[]): Promise<void> {
     if (failures.length === 0) return
     idList(failures.map(({ rowId }) => rowId))
-    await run(text, [relayId, JSON.stringify(failures.map(({ rowId, error }) => ({ id: rowId, error: storable(error, ERROR_MAX) }))), ...more])
+    await run(text, [
+      relayId,
+      JSON.stringify(failures.map(({ rowId, error }) => ({ id: rowId, error: storable(error, ERROR_MAX) }))),
+      ...more,
+    ])
   }
 
   return {
@@ -61,16 +65,22 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
       return append(joined(caller, tables), sql, entries)
     },
     async acquire(relayId, leaseMs) {
+      const isNew = !ownRelays.has(relayId)
       ownRelays.add(relayId)
-      const rows = await run<{ shard: number }>(sql.acquire, [relayId, leaseMs, soleOwner, JSON.stringify([...ownRelays])])
+      const rows = await run<{ shard: number }>(sql.acquire, [relayId, leaseMs, soleOwner, JSON.stringify([...ownRelays]), isNew])
       return rows.map(({ shard }) => Number(shard))
     },
     async relinquish(relayId) {
       await run(sql.relinquish, [relayId])
       ownRelays.delete(relayId)
     },
-    async claim(relayId, { limit, busy }) {
-      const rows = await run<ClaimedColumns>(sql.claim, [relayId, JSON.stringify(busy.map(({ topic, key }) => ({ topic, key }))), limit])
+    async claim(relayId, { limit, busy, without = [] }) {
+      const rows = await run<ClaimedColumns>(sql.claim, [
+        relayId,
+        JSON.stringify(busy.map(({ topic, key }) => ({ topic, key }))),
+        limit,
+        JSON.stringify(without),
+      ])
       const { claimed, broken } = readClaimed(rows)
       await settle(sql.park, relayId, broken)
       return claimed
@@ -99,7 +109,11 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
     },
     async stats() {
       const [row] = await run<{ pending: number; parked: number; oldest_ms: number }>(sql.stats)
-      return { pending: Number(row?.pending ?? 0), parked: Number(row?.parked ?? 0), oldestPendingMs: Math.max(0, Number(row?.oldest_ms ?? 0)) }
+      return {
+        pending: Number(row?.pending ?? 0),
+        parked: Number(row?.parked ?? 0),
+        oldestPendingMs: Math.max(0, Number(row?.oldest_ms ?? 0)),
+      }
     },
     async sweep(keepMs, limit) {
       return countOf(await run(sql.sweep, [keepMs, limit]))
@@ -107,7 +121,12 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
   }
 }
 
-async function append(run: Run, sql: { readonly append: string; readonly lockSlots: string }, entries: readonly OutboxEntry[]): Promise<string[]> {
+async function append(
+  run: Run,
+  sql: Pick<OutboxSql, 'append' | 'appendOne' | 'lockSlots'>,
+  entries: readonly OutboxEntry[],
+): Promise<string[]> {
+  if (entries.length === 1) return (await run<{ row_id: string }>(sql.appendOne, toParams(entries[0]!))).map(({ row_id }) => row_id)
   const chunks = chunked(entries)
   // All locks first: chunk by chunk they would be taken in an order that can deadlock.
   if (chunks.length > 1) await run(sql.lockSlots, [JSON.stringify(entries.map(({ message: { topic, key } }) => ({ topic, key })))])
@@ -136,7 +155,6 @@ function chunked(entries: readonly OutboxEntry[]): OutboxEntry[][] {
 }
 
 function toColumns({ message, eventType, destination = 'default', priority = 5, holdMs = 0, availableAt }: OutboxEntry): Record<string, unknown> {
-  const { buffer, byteOffset, byteLength } = message.body
   return {
     event_id: message.id,
     event_type: eventType,
@@ -145,10 +163,15 @@ function toColumns({ message, eventType, destination = 'default', priority = 5, 
     key: message.key,
     priority,
     headers: JSON.stringify(message.headers),
-    body: Buffer.from(buffer, byteOffset, byteLength).toString('base64'),
+    body: base64Of(message.body),
     ...(holdMs > 0 ? { hold_ms: holdMs } : {}),
     ...(availableAt === undefined ? {} : { available_at: availableAt.toISOString() }),
   }
+}
+
+function toParams({ message, eventType, destination = 'default', priority = 5, holdMs = 0, availableAt }: OutboxEntry): unknown[] {
+  const { id, topic, key, headers, body } = message
+  return [id, eventType, destination, topic, key, priority, JSON.stringify(headers), base64Of(body), holdMs > 0 ? holdMs : null, availableAt?.toISOString() ?? null]
 }
 
 function byNumber(left: string, right: string): number {
@@ -167,7 +190,7 @@ function readClaimed(rows: readonly ClaimedColumns[]): { claimed: ClaimedRow[]; 
       stopped.add(`${topic}\n${key}`)
       broken.push({ rowId, error: 'the headers of this row are not a JSON object of strings' })
     } else {
-      claimed.push({ rowId, destination, message: { id, topic, key, headers, body }, attempts: Number(attempts), suspect })
+      claimed.push({ rowId, destination, message: { id, topic, key, headers, body: Buffer.from(body, 'base64') }, attempts: Number(attempts), suspect })
     }
   }
   return { claimed, broken }
@@ -190,7 +213,13 @@ function readListed(row: ListedColumns): OutboxRecord {
 }
 
 function filterParams({ status, eventType, key, rowIds, limit = 100 }: OutboxFilter): unknown[] {
-  return [status ?? null, eventType ?? null, key ?? null, rowIds === undefined ? null : idList(rowIds), checkInteger(limit, 'limit', 1, 10_000)]
+  return [
+    status ?? null,
+    eventType ?? null,
+    key ?? null,
+    rowIds === undefined ? null : idList(rowIds),
+    checkInteger(limit, 'limit', 1, 10_000),
+  ]
 }
 
 function countOf(rows: readonly { n: number }[]): number {

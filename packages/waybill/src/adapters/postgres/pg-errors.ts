@@ -10,8 +10,8 @@ export interface Place {
 }
 
 const SOCKET_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOTFOUND', 'EAI_AGAIN', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'EPIPE', 'ENOENT', 'EACCES', 'ERR_SOCKET_CLOSED'])
-// Wrong user or password, no such database, shutting down, starting up, too many connections; class 08 beside them.
-const UNREACHABLE_STATES = new Set(['28P01', '28000', '3D000', '57P01', '57P02', '57P03', '53300'])
+// Connection failures, wrong user or password, no such database, shutting down, starting up, too many connections.
+const CONNECTION_STATES = new Set(['08000', '08001', '08003', '08004', '08006', '08007', '28P01', '28000', '3D000', '57P01', '57P02', '57P03', '53300'])
 // What the pg client throws without a code.
 const CLIENT_MESSAGES = /connection terminated|timeout exceeded when trying to connect|connection timeout|not queryable|client was closed|server does not support ssl|client password must be a string|cannot use a pool after/i
 
@@ -19,7 +19,7 @@ const CLIENT_MESSAGES = /connection terminated|timeout exceeded when trying to c
 export function isConnectionError(error: unknown): boolean {
   if (isWaybillError(error, 'DATABASE_UNREACHABLE')) return true
   const state = sqlStateOf(error)
-  if (state !== undefined) return state.startsWith('08') || UNREACHABLE_STATES.has(state)
+  if (state !== undefined) return CONNECTION_STATES.has(state)
   if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every(isConnectionError)
   const code = error instanceof Error && 'code' in error ? error.code : undefined
   if (typeof code === 'string') return SOCKET_CODES.has(code)

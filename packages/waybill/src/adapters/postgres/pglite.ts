@@ -7,6 +7,7 @@ import type { Database, SqlExecutor } from '../../core/database.ts'
 import { WaybillError, messageOf } from '../../core/errors.ts'
 import type { Storage } from '../../core/stores.ts'
 import { type FolderLock, lockFolder } from './folder-lock.ts'
+import { preparedPglite } from './pglite-prepared.ts'
 import { requirePeer } from './require-peer.ts'
 import { type SqlStorageOptions, createSqlStorage } from './sql-storage.ts'
 
@@ -81,9 +82,9 @@ async function lockTarget(target: string): Promise<FolderLock & { readonly dataF
 }
 
 async function openPglite(dataFolder: string): Promise<PGliteLike> {
-  const { PGlite } = await requirePeer('@electric-sql/pglite', () => import('@electric-sql/pglite'))
+  const { PGlite, protocol } = await requirePeer('@electric-sql/pglite', () => import('@electric-sql/pglite'))
   try {
-    return await PGlite.create(dataFolder)
+    return preparedPglite(await PGlite.create(dataFolder), protocol)
   } catch (error) {
     throw new WaybillError('INVALID_FILE', `PGlite can't open this database: ${messageOf(error)}`, { got: dataFolder, allowed: 'an empty folder, or one that this version of PGlite has made', cause: error })
   }

@@ -79,3 +79,8 @@ export function parseHeaders(text: string): Readonly<Record<string, string>> | u
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return undefined
   return Object.values(parsed).every((value) => typeof value === 'string') ? (parsed as Record<string, string>) : undefined
 }
+
+/** Bytes as text, without copying them first. */
+export function base64Of({ buffer, byteOffset, byteLength }: Uint8Array): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString('base64')
+}
