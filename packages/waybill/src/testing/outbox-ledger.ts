@@ -68,8 +68,12 @@ export async function runOutboxLedger(storage: Storage, options: LedgerOptions):
     const names = Array.from({ length: relays }, (_, index) => `relay-${index}`)
     // Twice round: the first learn of the last, and give up what is not their share.
     for (const name of [...names, ...names, ...names]) await storage.outbox.acquire(name, leaseMs)
-    const relaying = names.map((name, index) => relay({ storage, name, leaseMs, sent, state, deaths, random: seededRandom(seed * 1000 + 500 + index) }))
-    const writing = Array.from({ length: writers }, (_, index) => write({ storage, business, keys, truth, options, random: seededRandom(seed * 1000 + index) }))
+    const relaying = names.map((name, index) =>
+      relay({ storage, name, leaseMs, sent, state, deaths, random: seededRandom(seed * 1000 + 500 + index) }),
+    )
+    const writing = Array.from({ length: writers }, (_, index) =>
+      write({ storage, business, keys, truth, options, random: seededRandom(seed * 1000 + index) }),
+    )
     const written = await Promise.allSettled(writing)
     state.writing = false
     await Promise.all(relaying)
@@ -92,10 +96,14 @@ interface Business {
 async function sqlBusiness({ database }: Storage, keys: readonly string[]): Promise<Business> {
   const table = `waybill_test_ledger_${newId().replaceAll('-', '')}`
   await database.query(`create table ${table} (key text primary key, version integer not null default 0)`)
-  await database.query(`insert into ${table} (key) select k.key from json_array_elements_text($1::text::json) as k (key)`, [JSON.stringify(keys)])
+  await database.query(`insert into ${table} (key) select k.key from json_array_elements_text($1::text::json) as k (key)`, [
+    JSON.stringify(keys),
+  ])
   return {
     async raise(sql, key) {
-      const { rows } = await sql.query<{ version: number }>(`update ${table} set version = version + 1 where key = $1 returning version`, [key])
+      const { rows } = await sql.query<{ version: number }>(`update ${table} set version = version + 1 where key = $1 returning version`, [
+        key,
+      ])
       return Number(rows[0]!.version)
     },
     ended: () => {},
@@ -189,7 +197,10 @@ async function relay({ storage: { outbox }, name, leaseMs, sent, state, deaths, 
       life = `${name}-after-${++state.deaths}`
     } else {
       await send(rows, sent, random)
-      await outbox.markPublished(life, rows.map((row) => row.rowId))
+      await outbox.markPublished(
+        life,
+        rows.map((row) => row.rowId),
+      )
     }
     if (writing) continue
     last++

@@ -100,7 +100,10 @@ async function relayOnce({ outbox }: Storage, published: string[]): Promise<void
   await until('nothing is due', async () => {
     const rows = await outbox.claim('relay-a', { limit: 100, busy: [] })
     published.push(...rows.map(({ message }) => message.id))
-    await outbox.markPublished('relay-a', rows.map((row) => row.rowId))
+    await outbox.markPublished(
+      'relay-a',
+      rows.map((row) => row.rowId),
+    )
     return rows.length === 0
   })
 }

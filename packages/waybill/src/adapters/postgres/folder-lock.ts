@@ -23,13 +23,17 @@ export async function lockFolder(folder: string): Promise<FolderLock> {
   } catch (error) {
     held?.close()
     if (typeof error === 'object' && error !== null && 'errcode' in error && error.errcode === SQLITE_BUSY) {
-      throw new WaybillError('DATABASE_IN_USE', 'the database in this folder is open already: two owners would lose each other\'s rows', {
+      throw new WaybillError('DATABASE_IN_USE', "the database in this folder is open already: two owners would lose each other's rows", {
         got: folder,
         allowed: 'one owner at a time; stop the other, or share one storage within a process',
         cause: error,
       })
     }
-    throw new WaybillError('INVALID_FILE', `can't lock the database's folder: ${messageOf(error)}`, { got: folder, allowed: 'a folder that can be written', cause: error })
+    throw new WaybillError('INVALID_FILE', `can't lock the database's folder: ${messageOf(error)}`, {
+      got: folder,
+      allowed: 'a folder that can be written',
+      cause: error,
+    })
   }
   const lock = held
   return { release: () => lock.close() }

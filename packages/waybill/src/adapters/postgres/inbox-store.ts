@@ -16,7 +16,8 @@ export function createInboxStore(database: Database, tables: Tables): InboxStore
     async record(caller, handler, eventIds) {
       if (eventIds.length === 0) return new Set()
       // A statement that deletes costs more: only where there is something to forget. The transaction may yet roll back, so the entry stays.
-      const text = counted.size > 0 && eventIds.some((eventId) => counted.has(attemptKey(handler, eventId))) ? sql.recordAndForget : sql.record
+      const text =
+        counted.size > 0 && eventIds.some((eventId) => counted.has(attemptKey(handler, eventId))) ? sql.recordAndForget : sql.record
       const rows = await joined(caller, tables)<{ event_id: string }>(text, [handler, JSON.stringify(eventIds)])
       return new Set(rows.map(({ event_id }) => event_id))
     },

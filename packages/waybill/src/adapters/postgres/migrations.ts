@@ -146,7 +146,9 @@ async function prepare(sql: SqlExecutor, { schema, names, migration }: Tables): 
   if (rows.length === 0) await sql.query(`create schema ${schema}`)
   const { rows: found } = await sql.query('select 1 where to_regclass($1::text) is not null', [migration])
   if (found.length > 0) return
-  await sql.query(`create table ${migration} (version integer primary key, name text not null, applied_at timestamptz not null default clock_timestamp())`)
+  await sql.query(
+    `create table ${migration} (version integer primary key, name text not null, applied_at timestamptz not null default clock_timestamp())`,
+  )
 }
 
 async function versionOf(sql: SqlExecutor, { migration }: Tables): Promise<number> {
@@ -168,5 +170,9 @@ export async function checkMigrated(sql: SqlExecutor, tables: Tables): Promise<v
 
 function checkNotNewer(version: number, { migration }: Tables): void {
   if (version <= NEWEST) return
-  throw new WaybillError('SCHEMA_TOO_NEW', 'the tables were made by a newer version of Waybill: update this one', { got: version, allowed: `at most ${NEWEST}`, where: migration })
+  throw new WaybillError('SCHEMA_TOO_NEW', 'the tables were made by a newer version of Waybill: update this one', {
+    got: version,
+    allowed: `at most ${NEWEST}`,
+    where: migration,
+  })
 }

@@ -154,7 +154,14 @@ function chunked(entries: readonly OutboxEntry[]): OutboxEntry[][] {
   return chunks
 }
 
-function toColumns({ message, eventType, destination = 'default', priority = 5, holdMs = 0, availableAt }: OutboxEntry): Record<string, unknown> {
+function toColumns({
+  message,
+  eventType,
+  destination = 'default',
+  priority = 5,
+  holdMs = 0,
+  availableAt,
+}: OutboxEntry): Record<string, unknown> {
   return {
     event_id: message.id,
     event_type: eventType,
@@ -171,7 +178,18 @@ function toColumns({ message, eventType, destination = 'default', priority = 5, 
 
 function toParams({ message, eventType, destination = 'default', priority = 5, holdMs = 0, availableAt }: OutboxEntry): unknown[] {
   const { id, topic, key, headers, body } = message
-  return [id, eventType, destination, topic, key, priority, JSON.stringify(headers), base64Of(body), holdMs > 0 ? holdMs : null, availableAt?.toISOString() ?? null]
+  return [
+    id,
+    eventType,
+    destination,
+    topic,
+    key,
+    priority,
+    JSON.stringify(headers),
+    base64Of(body),
+    holdMs > 0 ? holdMs : null,
+    availableAt?.toISOString() ?? null,
+  ]
 }
 
 function byNumber(left: string, right: string): number {
@@ -190,7 +208,13 @@ function readClaimed(rows: readonly ClaimedColumns[]): { claimed: ClaimedRow[]; 
       stopped.add(`${topic}\n${key}`)
       broken.push({ rowId, error: 'the headers of this row are not a JSON object of strings' })
     } else {
-      claimed.push({ rowId, destination, message: { id, topic, key, headers, body: Buffer.from(body, 'base64') }, attempts: Number(attempts), suspect })
+      claimed.push({
+        rowId,
+        destination,
+        message: { id, topic, key, headers, body: Buffer.from(body, 'base64') },
+        attempts: Number(attempts),
+        suspect,
+      })
     }
   }
   return { claimed, broken }

@@ -9,11 +9,38 @@ export interface Place {
   readonly user: string
 }
 
-const SOCKET_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOTFOUND', 'EAI_AGAIN', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'EPIPE', 'ENOENT', 'EACCES', 'ERR_SOCKET_CLOSED'])
+const SOCKET_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EPIPE',
+  'ENOENT',
+  'EACCES',
+  'ERR_SOCKET_CLOSED',
+])
 // Connection failures, wrong user or password, no such database, shutting down, starting up, too many connections.
-const CONNECTION_STATES = new Set(['08000', '08001', '08003', '08004', '08006', '08007', '28P01', '28000', '3D000', '57P01', '57P02', '57P03', '53300'])
+const CONNECTION_STATES = new Set([
+  '08000',
+  '08001',
+  '08003',
+  '08004',
+  '08006',
+  '08007',
+  '28P01',
+  '28000',
+  '3D000',
+  '57P01',
+  '57P02',
+  '57P03',
+  '53300',
+])
 // What the pg client throws without a code.
-const CLIENT_MESSAGES = /connection terminated|timeout exceeded when trying to connect|connection timeout|not queryable|client was closed|server does not support ssl|client password must be a string|cannot use a pool after/i
+const CLIENT_MESSAGES =
+  /connection terminated|timeout exceeded when trying to connect|connection timeout|not queryable|client was closed|server does not support ssl|client password must be a string|cannot use a pool after/i
 
 /** Whether the connection is the trouble, rather than a statement. */
 export function isConnectionError(error: unknown): boolean {

@@ -36,7 +36,12 @@ export interface PostgresStorageOptions extends SqlStorageOptions {
  */
 export async function postgresStorage(target: string | PgPoolLike, options: PostgresStorageOptions = {}): Promise<Storage> {
   if (typeof target !== 'string') {
-    if (!isPoolLike(target)) throw new WaybillError('INVALID_OPTION', 'this is no PostgreSQL database', { got: typeof target, allowed: 'a URL or a pool of the package "pg"', where: 'postgresStorage' })
+    if (!isPoolLike(target))
+      throw new WaybillError('INVALID_OPTION', 'this is no PostgreSQL database', {
+        got: typeof target,
+        allowed: 'a URL or a pool of the package "pg"',
+        where: 'postgresStorage',
+      })
     return createSqlStorage({ name: 'postgres', database: databaseOf(target, undefined), soleOwner: false, close: async () => {} }, options)
   }
   const place = placeOf(target)
@@ -44,7 +49,11 @@ export async function postgresStorage(target: string | PgPoolLike, options: Post
   return createSqlStorage({ name: 'postgres', database: databaseOf(pool, place), soleOwner: false, close: () => pool.end() }, options)
 }
 
-async function openPool(url: string, place: Place, { poolMax = 10, connectTimeoutMs = 10_000 }: PostgresStorageOptions): Promise<PgPoolLike> {
+async function openPool(
+  url: string,
+  place: Place,
+  { poolMax = 10, connectTimeoutMs = 10_000 }: PostgresStorageOptions,
+): Promise<PgPoolLike> {
   const max = checkInteger(poolMax, 'poolMax', 2, 1000)
   const connectionTimeoutMillis = checkInteger(connectTimeoutMs, 'connectTimeoutMs', 1, 3_600_000)
   const { default: pg } = await requirePeer('pg', () => import('pg'))
@@ -53,7 +62,11 @@ async function openPool(url: string, place: Place, { poolMax = 10, connectTimeou
     pool = new pg.Pool({ connectionString: url, max, connectionTimeoutMillis, application_name: 'waybill' })
   } catch {
     // No cause: the parser's error repeats the URL with its password.
-    throw new WaybillError('DATABASE_UNREACHABLE', 'the database URL is not usable', { got: `${place.host}:${place.port}`, allowed: 'postgres://user:password@host:port/database', where: 'DATABASE_URL' })
+    throw new WaybillError('DATABASE_UNREACHABLE', 'the database URL is not usable', {
+      got: `${place.host}:${place.port}`,
+      allowed: 'postgres://user:password@host:port/database',
+      where: 'DATABASE_URL',
+    })
   }
   // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
   pool.on('error', () => {})
@@ -100,7 +113,10 @@ async function transactionOn<T>(client: PgClientLike, place: Place | undefined, 
     return result
   } catch (error) {
     scope.open = false
-    broken ??= isConnectionError(error) || (error instanceof WaybillError && error.code === 'UNKNOWN_OUTCOME') ? asError(error) : await rollback(client)
+    broken ??=
+      isConnectionError(error) || (error instanceof WaybillError && error.code === 'UNKNOWN_OUTCOME')
+        ? asError(error)
+        : await rollback(client)
     throw explainConnection(error, place)
   } finally {
     client.off?.('error', onError)
@@ -134,10 +150,14 @@ async function commit(client: PgClientLike, place: Place | undefined, scope: Sco
     command = (await client.query('commit')).command
   } catch (error) {
     if (!isConnectionError(error)) throw error
-    throw new WaybillError('UNKNOWN_OUTCOME', 'the connection was cut after COMMIT was sent: it may or may not have happened', { ...(place === undefined ? {} : { where: `${place.host}:${place.port}/${place.database}` }), cause: error })
+    throw new WaybillError('UNKNOWN_OUTCOME', 'the connection was cut after COMMIT was sent: it may or may not have happened', {
+      ...(place === undefined ? {} : { where: `${place.host}:${place.port}/${place.database}` }),
+      cause: error,
+    })
   }
   // A transaction in which a statement failed is ended by COMMIT as if nothing were wrong, and rolled back.
-  if (command === 'ROLLBACK') throw scope.failed?.error ?? new WaybillError('UNIT_CLOSED', 'the transaction was rolled back by a statement of its own')
+  if (command === 'ROLLBACK')
+    throw scope.failed?.error ?? new WaybillError('UNIT_CLOSED', 'the transaction was rolled back by a statement of its own')
 }
 
 /** Undoes; gives back why the connection can't be used again, if so. The caller's own error is what is thrown. */
@@ -155,5 +175,9 @@ function asError(error: unknown): Error {
 }
 
 function isPoolLike(value: unknown): value is PgPoolLike {
-  return typeof value === 'object' && value !== null && ['query', 'connect', 'end'].every((name) => typeof (value as Record<string, unknown>)[name] === 'function')
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    ['query', 'connect', 'end'].every((name) => typeof (value as Record<string, unknown>)[name] === 'function')
+  )
 }

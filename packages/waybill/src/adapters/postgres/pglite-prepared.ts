@@ -40,6 +40,7 @@ interface Answer {
 const PREPARED_MAX = 200
 // A plan is made for the sizes that tables have at the time. Making it anew once in a while keeps it from outliving them.
 const USES_MAX = 2_000
+const CACHED_PLAN_CHANGED = '0A000'
 // What may change the meaning of statements that are prepared already.
 const CHANGES_SCHEMA = /\b(?:create|alter|drop|truncate|discard|deallocate|search_path|reindex|analyze|vacuum)\b/i
 
@@ -65,9 +66,9 @@ export function preparedPglite(raw: RawPglite, protocol: WireProtocol): PGliteLi
   async function exchange(parts: readonly Uint8Array[]): Promise<readonly WireMessage[]> {
     const bytes = await raw.execProtocolRaw(Buffer.concat(parts), { syncToFs: false })
     const messages: WireMessage[] = []
-    let failure: unknown
+    let failure: Error | undefined
     new protocol.Parser().parse(bytes, (message) => {
-      if (isError(message)) failure ??= message
+      if (message instanceof Error) failure ??= message
       else messages.push(message as WireMessage)
     })
     if (failure !== undefined) throw failure
@@ -87,11 +88,16 @@ export function preparedPglite(raw: RawPglite, protocol: WireProtocol): PGliteLi
     const name = `w${++counter}`
     const closing = toClose
     toClose = []
-    const messages = await exchange([...closing, serialize.parse({ name, text }), serialize.describe({ type: 'S', name }), serialize.sync()])
+    const messages = await exchange([
+      ...closing,
+      serialize.parse({ name, text }),
+      serialize.describe({ type: 'S', name }),
+      serialize.sync(),
+    ])
     const prepared: Prepared = {
       name,
       paramTypes: messages.find((message) => message.name === 'parameterDescription')?.dataTypeIDs ?? [],
-      columns: messages.find((message) => message.name === 'rowDescription')?.fields as readonly Column[] | undefined ?? [],
+      columns: (messages.find((message) => message.name === 'rowDescription')?.fields as readonly Column[] | undefined) ?? [],
       uses: 0,
     }
     statements.set(text, prepared)
@@ -100,12 +106,16 @@ export function preparedPglite(raw: RawPglite, protocol: WireProtocol): PGliteLi
 
   async function run(text: string, params: readonly unknown[]): Promise<Answer> {
     const changesSchema = CHANGES_SCHEMA.test(text)
-    if (changesSchema) for (const known of [...statements.keys()]) forget(known)
+    if (changesSchema) for (const known of statements.keys()) forget(known)
     const known = statements.get(text)
     if (known !== undefined && ++known.uses > USES_MAX) forget(text)
     const prepared = statements.get(text) ?? (await prepare(text))
     if (params.length !== prepared.paramTypes.length) {
-      throw new WaybillError('INVALID_OPTION', 'a statement was given the wrong number of parameters', { got: params.length, allowed: String(prepared.paramTypes.length), where: 'sql.query' })
+      throw new WaybillError('INVALID_OPTION', 'a statement was given the wrong number of parameters', {
+        got: params.length,
+        allowed: String(prepared.paramTypes.length),
+        where: 'sql.query',
+      })
     }
     const values = params.map((param, index) => serialized(param, raw.serializers[prepared.paramTypes[index]!]))
     try {
@@ -124,21 +134,31 @@ export function preparedPglite(raw: RawPglite, protocol: WireProtocol): PGliteLi
     try {
       return await run(text, params)
     } catch (error) {
-      throw error instanceof Error ? withPlace(error, text) : error
+      throw withStatement(error, text)
     }
   }
 
-  async function commit(failed: { readonly error: unknown } | undefined): Promise<void> {
+  /** Outside a transaction, a plan that a change of tables has made useless is made anew; inside one the failure has ended the transaction. */
+  const standalone = async (text: string, params?: readonly unknown[]): Promise<Answer> => {
+    try {
+      return await query(text, params)
+    } catch (error) {
+      if (sqlStateOf(error) !== CACHED_PLAN_CHANGED) throw error
+      return query(text, params)
+    }
+  }
+
+  async function commit(failed: Error | undefined): Promise<void> {
     const { command } = await query('commit')
     // A transaction in which a statement failed is ended by COMMIT as if nothing were wrong, and rolled back.
-    if (command === 'ROLLBACK') throw failed?.error ?? new WaybillError('UNIT_CLOSED', 'the transaction was rolled back by a statement of its own')
+    if (command === 'ROLLBACK') throw failed ?? new WaybillError('UNIT_CLOSED', 'the transaction was rolled back by a statement of its own')
   }
 
   return {
-    query: (text, params) => exclusively(() => query(text, params)),
+    query: (text, params) => exclusively(() => standalone(text, params)),
     transaction: (fn) =>
       exclusively(async () => {
-        let failed: { readonly error: unknown } | undefined
+        let failed: Error | undefined
         await query('begin')
         try {
           const result = await fn({
@@ -146,7 +166,7 @@ export function preparedPglite(raw: RawPglite, protocol: WireProtocol): PGliteLi
               try {
                 return await query(text, params)
               } catch (error) {
-                failed ??= { error }
+                if (error instanceof Error) failed ??= error
                 throw error
               }
             },
@@ -169,10 +189,6 @@ interface WireMessage {
   /** Of a row description: columns. Of a row: texts. */
   readonly fields?: readonly unknown[]
   readonly text?: string
-}
-
-function isError(message: unknown): boolean {
-  return typeof message === 'object' && message !== null && 'name' in message && message.name === 'error'
 }
 
 function serialized(param: unknown, serializer: ((value: unknown) => string) | undefined): string | null {
@@ -201,7 +217,8 @@ function rowOf(texts: readonly (string | null)[], columns: readonly Column[], pa
 }
 
 /** An error of the database says which statement it was: its message alone rarely tells. */
-function withPlace(error: Error, text: string): Error {
-  if (sqlStateOf(error) !== undefined) Object.assign(error, { statement: text.replaceAll(/\s+/g, ' ').trim().slice(0, 200) })
-  return error
+function withStatement(error: unknown, text: string): unknown {
+  return error instanceof Error && sqlStateOf(error) !== undefined
+    ? Object.assign(error, { statement: text.replaceAll(/\s+/g, ' ').trim().slice(0, 200) })
+    : error
 }

@@ -56,7 +56,12 @@ export async function pgliteStorage(target: string | PGliteLike, options: Pglite
 }
 
 function fromInstance(target: unknown, options: PgliteStorageOptions): Promise<Storage> {
-  if (!isPGliteLike(target)) throw new WaybillError('INVALID_OPTION', 'this is no place for a PGlite database', { got: target, allowed: `a folder, "${MEMORY}" or a PGlite`, where: 'pgliteStorage' })
+  if (!isPGliteLike(target))
+    throw new WaybillError('INVALID_OPTION', 'this is no place for a PGlite database', {
+      got: target,
+      allowed: `a folder, "${MEMORY}" or a PGlite`,
+      where: 'pgliteStorage',
+    })
   // Somebody else owns it, and may share it: a lease of an unknown owner has to run out.
   return migrated(createSqlStorage({ name: 'pglite', soleOwner: false, ...sessionOf(target, async () => {}) }, options), options)
 }
@@ -68,13 +73,21 @@ async function migrated(storage: Storage, { migrate = true }: PgliteStorageOptio
 
 async function lockTarget(target: string): Promise<FolderLock & { readonly dataFolder: string }> {
   if (/^[a-z][a-z0-9+-]+:\/\//i.test(target) && !target.startsWith('file://')) {
-    throw new WaybillError('INVALID_OPTION', 'this is no place for a PGlite database', { got: target, allowed: `a folder or "${MEMORY}"`, where: 'pgliteStorage' })
+    throw new WaybillError('INVALID_OPTION', 'this is no place for a PGlite database', {
+      got: target,
+      allowed: `a folder or "${MEMORY}"`,
+      where: 'pgliteStorage',
+    })
   }
   const folder = target.startsWith('file://') ? fileURLToPath(target) : resolve(target)
   try {
     await mkdir(folder, { recursive: true })
   } catch (error) {
-    throw new WaybillError('INVALID_FILE', `can't make the database's folder: ${messageOf(error)}`, { got: folder, allowed: 'a folder that can be written', cause: error })
+    throw new WaybillError('INVALID_FILE', `can't make the database's folder: ${messageOf(error)}`, {
+      got: folder,
+      allowed: 'a folder that can be written',
+      cause: error,
+    })
   }
   const lock = await lockFolder(folder)
   // A folder that PGlite itself has made is taken as it is. A new one needs a folder of its own within: initdb wants it empty.
@@ -86,7 +99,11 @@ async function openPglite(dataFolder: string): Promise<PGliteLike> {
   try {
     return preparedPglite(await PGlite.create(dataFolder), protocol)
   } catch (error) {
-    throw new WaybillError('INVALID_FILE', `PGlite can't open this database: ${messageOf(error)}`, { got: dataFolder, allowed: 'an empty folder, or one that this version of PGlite has made', cause: error })
+    throw new WaybillError('INVALID_FILE', `PGlite can't open this database: ${messageOf(error)}`, {
+      got: dataFolder,
+      allowed: 'an empty folder, or one that this version of PGlite has made',
+      cause: error,
+    })
   }
 }
 
@@ -99,7 +116,9 @@ function sessionOf(pglite: PGliteLike, end: () => Promise<void>): { readonly dat
     if (closed) throw new WaybillError('CLOSED', 'this database was closed')
     // The scope outlives its transaction in whatever was started within it: only an open one is waited for in vain.
     if (within.getStore()?.open === true) {
-      throw new WaybillError('SESSION_BUSY', 'this statement would wait for the transaction that it is called in', { allowed: 'the executor that the transaction was given (`unit.sql`, `context.sql`)' })
+      throw new WaybillError('SESSION_BUSY', 'this statement would wait for the transaction that it is called in', {
+        allowed: 'the executor that the transaction was given (`unit.sql`, `context.sql`)',
+      })
     }
   }
 
@@ -127,7 +146,10 @@ function sessionOf(pglite: PGliteLike, end: () => Promise<void>): { readonly dat
   }
 }
 
-function executorOf(tx: { query(text: string, params?: unknown[]): Promise<{ rows: unknown[] }> }, scope: { readonly open: boolean }): SqlExecutor {
+function executorOf(
+  tx: { query(text: string, params?: unknown[]): Promise<{ rows: unknown[] }> },
+  scope: { readonly open: boolean },
+): SqlExecutor {
   return {
     async query<Row>(text: string, params: readonly unknown[] = []) {
       if (!scope.open) throw new WaybillError('UNIT_CLOSED', 'the transaction of this executor has ended')
@@ -137,5 +159,9 @@ function executorOf(tx: { query(text: string, params?: unknown[]): Promise<{ row
 }
 
 function isPGliteLike(value: unknown): value is PGliteLike {
-  return typeof value === 'object' && value !== null && ['query', 'transaction', 'close'].every((name) => typeof (value as Record<string, unknown>)[name] === 'function')
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    ['query', 'transaction', 'close'].every((name) => typeof (value as Record<string, unknown>)[name] === 'function')
+  )
 }

@@ -5,6 +5,10 @@ export async function requirePeer<T>(name: string, load: () => Promise<T>): Prom
   try {
     return await load()
   } catch (cause) {
-    throw new WaybillError('PEER_MISSING', `this storage needs the package "${name}": install it with \`npm install ${name}\`, or hand in a client of your own`, { where: name, cause })
+    throw new WaybillError(
+      'PEER_MISSING',
+      `this storage needs the package "${name}": install it with \`npm install ${name}\`, or hand in a client of your own`,
+      { where: name, cause },
+    )
   }
 }

@@ -41,11 +41,15 @@ export function standalone(sql: SqlExecutor, tables: Tables): Run {
 
 /** What is thrown where a table of ours is missing. */
 export function notMigrated(tables: Tables, cause?: unknown, version?: { readonly got: number; readonly needed: number }): WaybillError {
-  return new WaybillError('NOT_MIGRATED', version === undefined ? 'Waybill has no tables here: run `waybill migrate`' : "Waybill's tables are old: run `waybill migrate`", {
-    ...(version === undefined ? {} : { got: version.got, allowed: `version ${version.needed}` }),
-    where: `schema "${tables.names.schema}", prefix "${tables.names.prefix}"`,
-    ...(cause === undefined ? {} : { cause }),
-  })
+  return new WaybillError(
+    'NOT_MIGRATED',
+    version === undefined ? 'Waybill has no tables here: run `waybill migrate`' : "Waybill's tables are old: run `waybill migrate`",
+    {
+      ...(version === undefined ? {} : { got: version.got, allowed: `version ${version.needed}` }),
+      where: `schema "${tables.names.schema}", prefix "${tables.names.prefix}"`,
+      ...(cause === undefined ? {} : { cause }),
+    },
+  )
 }
 
 /** Missing table, schema or column. */
@@ -64,7 +68,9 @@ export function storable(text: string, lengthMax = Number.MAX_SAFE_INTEGER): str
 
 /** Row numbers as an array literal: unlike an array, every driver sends a text the same way. */
 export function idList(rowIds: readonly string[]): string {
-  for (const rowId of rowIds) if (!/^\d{1,19}$/.test(rowId)) throw new WaybillError('INVALID_OPTION', 'not a row number', { got: rowId, allowed: 'digits', where: 'rowIds' })
+  for (const rowId of rowIds)
+    if (!/^\d{1,19}$/.test(rowId))
+      throw new WaybillError('INVALID_OPTION', 'not a row number', { got: rowId, allowed: 'digits', where: 'rowIds' })
   return `{${rowIds.join(',')}}`
 }
 

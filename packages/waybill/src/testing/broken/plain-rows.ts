@@ -12,7 +12,13 @@ export interface PlainColumns {
 }
 
 export function readPlain({ row_id, event_id, topic, key, headers, body }: PlainColumns): ClaimedRow {
-  return { rowId: row_id, destination: 'default', message: { id: event_id, topic, key, headers: JSON.parse(headers) as Record<string, string>, body }, attempts: 0, suspect: false }
+  return {
+    rowId: row_id,
+    destination: 'default',
+    message: { id: event_id, topic, key, headers: JSON.parse(headers) as Record<string, string>, body },
+    attempts: 0,
+    suspect: false,
+  }
 }
 
 /** A plain insert, as most outboxes have it: nothing makes the order of numbers that of commits. */
@@ -31,6 +37,8 @@ export async function appendWithoutLock(sql: SqlExecutor, entries: readonly Outb
 
 /** Retires rows of no matter whom. */
 export async function deleteRows({ database }: Storage, rowIds: readonly string[]): Promise<number> {
-  const { rows } = await database.query('delete from waybill_outbox o where o.id = any ($1::bigint[]) returning 1 as one', [`{${rowIds.join(',')}}`])
+  const { rows } = await database.query('delete from waybill_outbox o where o.id = any ($1::bigint[]) returning 1 as one', [
+    `{${rowIds.join(',')}}`,
+  ])
   return rows.length
 }
