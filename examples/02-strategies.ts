@@ -2,7 +2,9 @@
 import { createWaybill, defineContext, defineEvent, on } from 'waybill'
 import { pgliteStorage } from 'waybill/postgres'
 
-const Renamed = defineEvent<{ id: string; name: string }>('catalog.ProductRenamed', { aggregate: { type: 'product', id: (product) => product.id } })
+const Renamed = defineEvent<{ id: string; name: string }>('catalog.ProductRenamed', {
+  aggregate: { type: 'product', id: (product) => product.id },
+})
 
 const seen: string[] = []
 const catalog = defineContext('catalog', {

@@ -43,7 +43,9 @@ export interface BatchHandlerOptions extends HandlerOptions {
 }
 
 /** The event a handler of `Types` gets. */
-export type EventOf<Types extends readonly EventType[]> = { [Index in keyof Types]: DomainEvent<PayloadOf<Types[Index]>, Types[Index]['type']> }[number]
+export type EventOf<Types extends readonly EventType[]> = {
+  [Index in keyof Types]: DomainEvent<PayloadOf<Types[Index]>, Types[Index]['type']>
+}[number]
 
 /** A handler before it has a name: made by {@link on} and {@link onBatch}. */
 export interface HandlerDefinition {
@@ -81,12 +83,30 @@ export function onBatch<const Types extends readonly EventType[]>(
   { batchMax = 200, ...options }: BatchHandlerOptions = {},
 ): HandlerDefinition {
   checkFunction(handle, 'handler')
-  return define(eventTypes, (events, context) => handle(events as readonly EventOf<Types>[], context), options, checkInteger(batchMax, 'batchMax', 2, 10_000))
+  return define(
+    eventTypes,
+    (events, context) => handle(events as readonly EventOf<Types>[], context),
+    options,
+    checkInteger(batchMax, 'batchMax', 2, 10_000),
+  )
 }
 
-function define(eventTypes: readonly EventType[], run: HandlerDefinition['run'], options: HandlerOptions, batchMax: number): HandlerDefinition {
-  if (!Array.isArray(eventTypes) || eventTypes.length === 0 || !eventTypes.every((type) => typeof type === 'function' && typeof type.type === 'string')) {
-    throw new WaybillError('INVALID_OPTION', 'a handler needs the event types that it handles', { got: eventTypes, allowed: 'a list of one or more event types', where: 'on' })
+function define(
+  eventTypes: readonly EventType[],
+  run: HandlerDefinition['run'],
+  options: HandlerOptions,
+  batchMax: number,
+): HandlerDefinition {
+  if (
+    !Array.isArray(eventTypes) ||
+    eventTypes.length === 0 ||
+    !eventTypes.every((type) => typeof type === 'function' && typeof type.type === 'string')
+  ) {
+    throw new WaybillError('INVALID_OPTION', 'a handler needs the event types that it handles', {
+      got: eventTypes,
+      allowed: 'a list of one or more event types',
+      where: 'on',
+    })
   }
   return Object.freeze({
     eventTypes,
@@ -101,9 +121,9 @@ function define(eventTypes: readonly EventType[], run: HandlerDefinition['run'],
 }
 
 /** What a bounded context owns. */
-export interface ContextOptions {
+export interface ContextOptions<Events extends readonly EventType[] = readonly EventType[]> {
   /** The events that it publishes. */
-  readonly events?: readonly EventType[]
+  readonly events?: Events
   /** What it does with its own and others' events. The handler `invoice` of context `billing` is known everywhere as `billing/invoice`. */
   readonly handlers?: Readonly<Record<string, HandlerDefinition>>
   /** How its events travel, where neither the call nor the event says. */
@@ -111,9 +131,9 @@ export interface ContextOptions {
 }
 
 /** A part of the business with its own model. */
-export interface BoundedContext {
+export interface BoundedContext<Events extends readonly EventType[] = readonly EventType[]> {
   readonly name: string
-  readonly events: readonly EventType[]
+  readonly events: Events
   readonly handlers: ReadonlyMap<string, HandlerDefinition>
   readonly publish: PublishConfig
 }
@@ -122,15 +142,27 @@ export interface BoundedContext {
  * Defines a bounded context: its events and its handlers.
  * @throws WaybillError `INVALID_NAME` | `INVALID_OPTION` | `UNKNOWN_STRATEGY`
  */
-export function defineContext(name: string, options: ContextOptions = {}): BoundedContext {
+export function defineContext<const Events extends readonly EventType[] = readonly []>(
+  name: string,
+  options: ContextOptions<Events> = {},
+): BoundedContext<Events> {
   checkName(name, 'bounded context')
   const handlers = new Map<string, HandlerDefinition>()
   for (const [handlerName, definition] of Object.entries(options.handlers ?? {})) {
     checkName(handlerName, `handler of ${name}`)
     if (typeof definition?.run !== 'function') {
-      throw new WaybillError('INVALID_OPTION', 'a handler is made by on() or onBatch()', { got: definition, allowed: 'on([EventType], function)', where: `${name}/${handlerName}` })
+      throw new WaybillError('INVALID_OPTION', 'a handler is made by on() or onBatch()', {
+        got: definition,
+        allowed: 'on([EventType], function)',
+        where: `${name}/${handlerName}`,
+      })
     }
     handlers.set(handlerName, definition)
   }
-  return Object.freeze({ name, events: options.events ?? [], handlers, publish: resolvePublishConfig(options.publish, `publish of ${name}`) })
+  return Object.freeze({
+    name,
+    events: options.events ?? ([] as readonly EventType[] as Events),
+    handlers,
+    publish: resolvePublishConfig(options.publish, `publish of ${name}`),
+  })
 }

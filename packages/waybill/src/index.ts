@@ -1,7 +1,15 @@
 export { createWaybill } from './waybill.ts'
-export type { Waybill, WaybillOptions } from './waybill.ts'
+export type { EventNames, Waybill, WaybillOptions } from './waybill.ts'
 export { defineContext, on, onBatch } from './context.ts'
-export type { BatchHandlerOptions, BoundedContext, ContextOptions, EventOf, HandlerContext, HandlerDefinition, HandlerOptions } from './context.ts'
+export type {
+  BatchHandlerOptions,
+  BoundedContext,
+  ContextOptions,
+  EventOf,
+  HandlerContext,
+  HandlerDefinition,
+  HandlerOptions,
+} from './context.ts'
 
 export { DomainEvent, defineEvent, receivedEvent } from './core/event.ts'
 export type { EventAttributes, EventOptions, EventType, PayloadOf } from './core/event.ts'

@@ -52,8 +52,11 @@ export interface WaybillOptions<Contexts extends readonly BoundedContext[]> {
   readonly clock?: Clock
 }
 
-/** The event types that `Contexts` declare are what may be published; the bus checks at run time. */
-export interface Waybill {
+/** Names of the events that `Contexts` declare. */
+export type EventNames<Contexts extends readonly BoundedContext[]> = Contexts[number]['events'][number]['type']
+
+/** The road, composed. `Name`: the events that its contexts declare, which are those that may be published; checked at run time too. */
+export interface Waybill<Name extends string = string> {
   /** Checks configuration and tables, then starts relay and handlers. @throws WaybillError `HYBRID_WITHOUT_CONSUMER` | `HYBRID_FAST_ACROSS_CONTEXTS` | `NOT_MIGRATED` ... */
   start(): Promise<void>
   /** Takes nothing more in, finishes what runs, gives leases back, closes database and transport. Idempotent; bounded by `shutdownMs` a stage. */
@@ -64,7 +67,7 @@ export interface Waybill {
    * Publishes as the most specific rule says: the call, the event type, its bounded context, or the default of the scope. Inside a unit of work or
    * a handler it joins that transaction. Resolves with a receipt, or rejects: never is an event lost silently.
    */
-  publish(event: DomainEvent, config?: PublishConfig | PublishPreset): Promise<Receipt>
+  publish(event: DomainEvent<unknown, Name>, config?: PublishConfig | PublishPreset): Promise<Receipt>
   /**
    * Runs `fn` in a transaction. What it and the aggregates it tracks publish is written once, last, in that transaction.
    * Resolves after commit with the settled receipts; never rejects because of handlers.
@@ -76,7 +79,8 @@ export interface Waybill {
    */
   joinTransaction<T>(transaction: { readonly sql: SqlExecutor }, fn: (unit: UnitOfWork) => Promise<T>): Promise<T>
   /** Changes how an event type travels, from the next publish on. */
-  configureEvent(eventType: EventType | string, config: PublishConfig | PublishPreset): void
+  // oxlint-disable-next-line typescript/no-explicit-any -- an event type takes its payload, so any is the only type of all of them
+  configureEvent(eventType: EventType<any, Name> | Name, config: PublishConfig | PublishPreset): void
   /** Changes how the events of a context travel, from the next publish on. */
   configureBoundedContext(context: string, config: PublishConfig | PublishPreset): void
   getMetrics(): PublishMetrics
@@ -104,7 +108,9 @@ const DRAIN_POLL_MS = 20
  * The one place that composes: contexts, database, transport, bus, relay and consumers.
  * @throws WaybillError `DUPLICATE` | `INVALID_NAME` | `UNKNOWN_EVENT` | `INVALID_OPTION`
  */
-export async function createWaybill<const Contexts extends readonly BoundedContext[]>(options: WaybillOptions<Contexts>): Promise<Waybill> {
+export async function createWaybill<const Contexts extends readonly BoundedContext[]>(
+  options: WaybillOptions<Contexts>,
+): Promise<Waybill<EventNames<Contexts>>> {
   const { contexts, clock = systemClock, codec = jsonCodec(), shutdownMs = 10_000, inboxKeepMs = WEEK_MS } = options
   const source = checkName(options.source ?? 'waybill', 'source')
   checkContexts(contexts)
@@ -135,7 +141,9 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     observe,
   })
   const unitOfWork = createUnitOfWork(runUnit, publish)
-  const handlers = contexts.flatMap((context) => [...context.handlers].map(([name, definition]) => register(context.name, name, definition)))
+  const handlers = contexts.flatMap((context) =>
+    [...context.handlers].map(([name, definition]) => register(context.name, name, definition)),
+  )
   const bus = createHybridBus({
     registry,
     policies: createPolicies({ registry, contexts, hasOutbox: durable }),
@@ -150,13 +158,18 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     breakers: options.breakers,
   })
 
-  function register(context: string, handlerName: string, definition: HandlerDefinition): RegisteredHandler & { readonly definition: HandlerDefinition } {
+  function register(
+    context: string,
+    handlerName: string,
+    definition: HandlerDefinition,
+  ): RegisteredHandler & { readonly definition: HandlerDefinition } {
     const name = `${context}/${handlerName}`
     for (const { type } of definition.eventTypes) registry.get(type)
     const user: Handler = async ({ events, signal, attempt, unit }) => {
       const handlerContext: HandlerContext = {
         sql: unit?.sql ?? NO_TRANSACTION,
-        publish: (event, config) => (unit === undefined ? bus.publish(event, config) : withScope({ unit }, () => bus.publish(event, config))),
+        publish: (event, config) =>
+          unit === undefined ? bus.publish(event, config) : withScope({ unit }, () => bus.publish(event, config)),
         signal,
         attempt,
         deadLetter(reason) {
@@ -186,7 +199,8 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
   let stopping: Promise<void> | undefined
 
   async function start(): Promise<void> {
-    if (state !== 'new') throw new WaybillError('CLOSED', 'a Waybill is started once', { got: state, allowed: 'start() once, before stop()', where: 'start' })
+    if (state !== 'new')
+      throw new WaybillError('CLOSED', 'a Waybill is started once', { got: state, allowed: 'start() once, before stop()', where: 'start' })
     bus.checkConfiguration()
     if (durable) await storage.check()
     await transport.declareGroups(handlers.flatMap(({ name, topics }) => topics.map((topic) => ({ topic, group: name }))))
@@ -222,6 +236,8 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
       if (signal.aborted) return
       try {
         await storage.inbox.sweep(inboxKeepMs, SWEEP_MAX)
+        const { keepPublishedMs = 0 } = storage
+        if (keepPublishedMs > 0) await storage.outbox.sweep(keepPublishedMs, SWEEP_MAX)
       } catch (error) {
         observe({ type: 'relay.failed', error })
       }
@@ -281,13 +297,24 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
 }
 
 const NO_TRANSACTION: SqlExecutor = {
-  query: () => Promise.reject(new WaybillError('UNSUPPORTED', 'this handler has no transaction: no database was given', { allowed: 'createWaybill({ database })', where: 'context.sql' })),
+  query: () =>
+    Promise.reject(
+      new WaybillError('UNSUPPORTED', 'this handler has no transaction: no database was given', {
+        allowed: 'createWaybill({ database })',
+        where: 'context.sql',
+      }),
+    ),
 }
 
 function checkContexts(contexts: readonly BoundedContext[]): void {
   const names = new Set<string>()
   for (const { name } of contexts) {
-    if (names.has(name)) throw new WaybillError('DUPLICATE', 'two bounded contexts have this name, so their handlers would share names too', { got: name, allowed: 'one context per name', where: 'contexts' })
+    if (names.has(name))
+      throw new WaybillError('DUPLICATE', 'two bounded contexts have this name, so their handlers would share names too', {
+        got: name,
+        allowed: 'one context per name',
+        where: 'contexts',
+      })
     names.add(name)
   }
 }

@@ -61,8 +61,11 @@ beforeEach(async () => {
   await storage.database.query('delete from shipment')
 })
 
-const shipments = async (): Promise<number> => (await storage.database.query<{ n: number }>('select count(*)::int as n from shipment')).rows[0]!.n
-const times = (handler: string, id: string): number => seen.filter((call) => call.handler === handler && (call.event.payload as { id: string }).id === id && call.event.type === 'order.Placed').length
+const shipments = async (): Promise<number> =>
+  (await storage.database.query<{ n: number }>('select count(*)::int as n from shipment')).rows[0]!.n
+const times = (handler: string, id: string): number =>
+  seen.filter((call) => call.handler === handler && (call.event.payload as { id: string }).id === id && call.event.type === 'order.Placed')
+    .length
 
 // `list` is ordered, so the road serves it and a HYBRID_FAST row stays for it.
 const TABLE: readonly [PublishStrategy, 'delivered' | 'pending', confirmed: boolean, list: number][] = [
@@ -81,7 +84,10 @@ for (const [strategy, state, confirmed, list] of TABLE) {
       return receipt.eventId
     })
     const [receipt] = receipts
-    assert.deepEqual([receipt?.eventId, receipt?.strategy, receipt?.state, receipt?.confirmed, receipt?.decidedBy], [result, strategy, state, confirmed, 'call'])
+    assert.deepEqual(
+      [receipt?.eventId, receipt?.strategy, receipt?.state, receipt?.confirmed, receipt?.decidedBy],
+      [result, strategy, state, confirmed, 'call'],
+    )
     await waybill.drained()
     assert.deepEqual([times('ship', strategy), times('list', strategy), await shipments()], [1, list, 1])
   })
@@ -108,7 +114,9 @@ for (const [strategy, state, confirmed, list] of TABLE) {
 }
 
 test('correlation, causation and metadata travel from hop to hop without being passed on', async () => {
-  const placed = await withScope({ correlationId: 'request-7', metadata: { tenant: 't-1' } }, () => waybill.publish(Placed({ id: 'traced', key: 'k', seq: 1 }), { strategy: 'ASYNC_ONLY' }))
+  const placed = await withScope({ correlationId: 'request-7', metadata: { tenant: 't-1' } }, () =>
+    waybill.publish(Placed({ id: 'traced', key: 'k', seq: 1 }), { strategy: 'ASYNC_ONLY' }),
+  )
   await waybill.drained()
   const shipped = seen.find(({ event }) => event.type === 'order.Shipped')!.event
   assert.deepEqual([shipped.correlationId, shipped.causationId, shipped.metadata], ['request-7', placed.eventId, { tenant: 't-1' }])
@@ -116,12 +124,22 @@ test('correlation, causation and metadata travel from hop to hop without being p
 
 test('what fails for good is parked with its followers, in order; other keys and handlers go on', async () => {
   broken.add('poison')
-  for (const [id, key] of [['poison', 'bad'], ['behind', 'bad'], ['other', 'good']] as const) {
+  for (const [id, key] of [
+    ['poison', 'bad'],
+    ['behind', 'bad'],
+    ['other', 'good'],
+  ] as const) {
     await waybill.publish(Placed({ id, key, seq: 1 }), { strategy: 'ASYNC_ONLY' })
   }
   await waybill.drained()
   const letters = await storage.deadLetters.list({ handler: 'orders/ship' })
-  assert.deepEqual(letters.map(({ reason, attempts, message }) => [reason, attempts, message.key]), [['failed', 2, 'bad'], ['follower', 0, 'bad']])
+  assert.deepEqual(
+    letters.map(({ reason, attempts, message }) => [reason, attempts, message.key]),
+    [
+      ['failed', 2, 'bad'],
+      ['follower', 0, 'bad'],
+    ],
+  )
   assert.match(letters[0]!.error ?? '', /cannot handle ship/)
   assert.deepEqual([times('ship', 'behind'), times('ship', 'other'), times('list', 'other')], [0, 1, 1])
 })
@@ -157,11 +175,13 @@ test('a unit of work writes what its aggregates raised', async () => {
   assert.deepEqual([times('list', 'a-1'), times('list', 'a-2')], [1, 1])
 })
 
-test("a transaction that the caller owns carries rows, and refuses what could not wait for its commit", async () => {
+test('a transaction that the caller owns carries rows, and refuses what could not wait for its commit', async () => {
   await storage.database.transaction((sql) =>
     waybill.joinTransaction({ sql }, async (unit) => {
       await unit.publish(Placed({ id: 'joined', key: 'k3', seq: 1 }), { strategy: 'ASYNC_ONLY' })
-      await assert.rejects(unit.publish(Placed({ id: 'no', key: 'k3', seq: 1 }), { strategy: 'SYNC_ONLY' }), (error) => isWaybillError(error, 'UNSUPPORTED'))
+      await assert.rejects(unit.publish(Placed({ id: 'no', key: 'k3', seq: 1 }), { strategy: 'SYNC_ONLY' }), (error) =>
+        isWaybillError(error, 'UNSUPPORTED'),
+      )
     }),
   )
   await waybill.drained()
@@ -171,7 +191,8 @@ test("a transaction that the caller owns carries rows, and refuses what could no
 test('ten thousand events of fifty keys arrive once each and in order', async () => {
   const EVENTS = 10_000
   await waybill.unitOfWork(async (unit) => {
-    for (let seq = 0; seq < EVENTS; seq++) await unit.publish(Shipped({ id: `bulk-${seq % 50}` }, { aggregateVersion: seq }), { strategy: 'ASYNC_ONLY' })
+    for (let seq = 0; seq < EVENTS; seq++)
+      await unit.publish(Shipped({ id: `bulk-${seq % 50}` }, { aggregateVersion: seq }), { strategy: 'ASYNC_ONLY' })
   })
   await waybill.drained()
   const last = new Map<string, number>()

@@ -20,9 +20,19 @@ let scripts = 0
 function superviseScript(body: string, options: Partial<SuperviseOptions> = {}): { events: SupervisorEvent[]; ended: Promise<number> } {
   const folder = mkdtempSync(join(root, 'run-'))
   const script = join(root, `worker-${scripts++}.mjs`)
-  writeFileSync(script, `import { appendFileSync } from 'node:fs'\nconst option = (name) => { const at = process.argv.indexOf('--' + name); return at === -1 ? undefined : process.argv[at + 1] }\nprocess.on('disconnect', () => process.exit(9))\n${body}\n`)
+  writeFileSync(
+    script,
+    `import { appendFileSync } from 'node:fs'\nconst option = (name) => { const at = process.argv.indexOf('--' + name); return at === -1 ? undefined : process.argv[at + 1] }\nprocess.on('disconnect', () => process.exit(9))\n${body}\n`,
+  )
   const events: SupervisorEvent[] = []
-  const ended = supervise({ folder, kills: KILLS, signal: new AbortController().signal, onEvent: (event) => events.push(event), script, ...options })
+  const ended = supervise({
+    folder,
+    kills: KILLS,
+    signal: new AbortController().signal,
+    onEvent: (event) => events.push(event),
+    script,
+    ...options,
+  })
   return { events, ended }
 }
 
@@ -31,7 +41,10 @@ test('a worker is started again after each kill, until one comes to the end', as
   assert.equal(await ended, 2)
   assert.deepEqual(
     events.flatMap((event) => (event.type === 'killed' ? [[event.kill.point, event.kills]] : [])),
-    [['relay.afterPublish', 1], ['inbox.beforeCommit', 2]],
+    [
+      ['relay.afterPublish', 1],
+      ['inbox.beforeCommit', 2],
+    ],
   )
 })
 
@@ -46,13 +59,19 @@ test('a SIGKILL from elsewhere does not count as a kill', async () => {
 })
 
 test('a worker that fails by itself ends the demo with what it said', async () => {
-  await assert.rejects(superviseScript(`process.send({ failure: 'no room left' }, () => process.exit(1))`).ended, /failed by itself: no room left/)
+  await assert.rejects(
+    superviseScript(`process.send({ failure: 'no room left' }, () => process.exit(1))`).ended,
+    /failed by itself: no room left/,
+  )
   await assert.rejects(superviseScript(`process.exit(3)`, { kills: [] }).ended, /exit code 3/)
 })
 
 test('a worker that makes no progress is given up', async () => {
   const { ended } = superviseScript(`setInterval(() => process.send({ invoices: 1, deliveries: 1 }), 20)`, { stallMs: 300 })
-  await assert.rejects(ended, (error: Error & { code?: string }) => error.code === 'TIMEOUT' && /no progress for 0\.3 s/.test(error.message))
+  await assert.rejects(
+    ended,
+    (error: Error & { code?: string }) => error.code === 'TIMEOUT' && /no progress for 0\.3 s/.test(error.message),
+  )
 })
 
 test('all workers together have a limit too', async () => {

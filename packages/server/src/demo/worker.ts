@@ -32,7 +32,7 @@ export interface WorkerReport {
 
 const REPORT_MS = 100
 // The publisher is much faster than the consumers. Without a limit it would be done before the first crash point is reached.
-const PENDING_MAX = 2000
+const PENDING_MAX = 500
 const ROOM_EVERY = 10
 const ROOM_POLL_MS = 5
 

@@ -32,9 +32,18 @@ export interface MessageEnvelope<Payload = unknown> {
  * The envelope of `event`.
  * @throws WaybillError `NOT_SERIALIZABLE` where `occurredAt` is no date; `INVALID_KEY`, `INVALID_OPTION` where the event's attributes are not usable
  */
-export function envelopeOf<Payload>(event: DomainEvent<Payload>, source: string, boundedContext: string | undefined): MessageEnvelope<Payload> {
+export function envelopeOf<Payload>(
+  event: DomainEvent<Payload>,
+  source: string,
+  boundedContext: string | undefined,
+): MessageEnvelope<Payload> {
   const { aggregateId, aggregateType, aggregateVersion, causationId, traceId, metadata, occurredAt } = event
-  if (Number.isNaN(occurredAt.getTime())) throw new WaybillError('NOT_SERIALIZABLE', 'occurredAt is not a date', { got: 'Invalid Date', allowed: 'a valid Date', where: `${event.type}.occurredAt` })
+  if (Number.isNaN(occurredAt.getTime()))
+    throw new WaybillError('NOT_SERIALIZABLE', 'occurredAt is not a date', {
+      got: 'Invalid Date',
+      allowed: 'a valid Date',
+      where: `${event.type}.occurredAt`,
+    })
   return {
     event_id: event.id,
     event_type: event.type,

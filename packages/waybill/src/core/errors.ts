@@ -147,6 +147,10 @@ export function show(value: unknown): string {
   }
   const cut = text.length <= SHOWN_MAX ? text : `${text.slice(0, SHOWN_MAX)}…`
   const length = typeof value === 'string' && value.length > SHOWN_MAX ? ` (${value.length} characters)` : ''
-  return cut.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/gu, (character) =>
-    `\\u${character.codePointAt(0)!.toString(16).padStart(4, '0')}`) + length
+  return (
+    cut.replace(
+      /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/gu,
+      (character) => `\\u${character.codePointAt(0)!.toString(16).padStart(4, '0')}`,
+    ) + length
+  )
 }

@@ -64,7 +64,10 @@ export type PayloadOf<T> = T extends EventType<infer Payload, string> ? Payload 
  * Defines a kind of event.
  * @throws WaybillError `INVALID_NAME` | `INVALID_OPTION` | `UNKNOWN_STRATEGY`
  */
-export function defineEvent<Payload, const Name extends string = string>(name: Name, options: EventOptions<Payload> = {}): EventType<Payload, Name> {
+export function defineEvent<Payload, const Name extends string = string>(
+  name: Name,
+  options: EventOptions<Payload> = {},
+): EventType<Payload, Name> {
   checkName(name, 'event name')
   const topic = options.topic === undefined ? name : checkName(options.topic, `topic of ${name}`)
   if (options.boundedContext !== undefined) checkName(options.boundedContext, `bounded context of ${name}`)
@@ -74,15 +77,25 @@ export function defineEvent<Payload, const Name extends string = string>(name: N
   }
   if (options.key !== undefined) checkFunction(options.key, `key of ${name}`)
   if (options.schema !== undefined && typeof options.schema['~standard']?.validate !== 'function') {
-    throw new WaybillError('INVALID_OPTION', 'the schema does not implement Standard Schema', { allowed: 'zod, valibot, arktype or any other Standard Schema', where: `schema of ${name}` })
+    throw new WaybillError('INVALID_OPTION', 'the schema does not implement Standard Schema', {
+      allowed: 'zod, valibot, arktype or any other Standard Schema',
+      where: `schema of ${name}`,
+    })
   }
   const version = options.version ?? 1
   if (!(typeof version === 'number' ? Number.isSafeInteger(version) && version >= 0 : /^[A-Za-z0-9._-]{1,32}$/.test(version))) {
-    throw new WaybillError('INVALID_OPTION', 'the schema version is not usable', { got: version, allowed: 'a whole number, or 1 to 32 letters, digits, ".", "_" and "-"', where: `version of ${name}` })
+    throw new WaybillError('INVALID_OPTION', 'the schema version is not usable', {
+      got: version,
+      allowed: 'a whole number, or 1 to 32 letters, digits, ".", "_" and "-"',
+      where: `version of ${name}`,
+    })
   }
   resolvePublishConfig(options.publish, `publish of ${name}`)
-  const create = (payload: Payload, attributes?: EventAttributes): DomainEvent<Payload, Name> => new DomainEvent(eventType, payload, attributes)
-  const eventType: EventType<Payload, Name> = Object.freeze(Object.assign(create, { type: name, options: Object.freeze({ ...options }), topic, version }))
+  const create = (payload: Payload, attributes?: EventAttributes): DomainEvent<Payload, Name> =>
+    new DomainEvent(eventType, payload, attributes)
+  const eventType: EventType<Payload, Name> = Object.freeze(
+    Object.assign(create, { type: name, options: Object.freeze({ ...options }), topic, version }),
+  )
   return eventType
 }
 

@@ -24,8 +24,18 @@ export function newId(nowMs: number = Date.now()): string {
   const at = poolAt
   poolAt += 8
   return (
-    prefix + HEX_3[counter]! + '-' + HEX[0x80 | (pool[at]! & 0x3f)]! + HEX[pool[at + 1]!]! + '-' +
-    HEX[pool[at + 2]!]! + HEX[pool[at + 3]!]! + HEX[pool[at + 4]!]! + HEX[pool[at + 5]!]! + HEX[pool[at + 6]!]! + HEX[pool[at + 7]!]!
+    prefix +
+    HEX_3[counter]! +
+    '-' +
+    HEX[0x80 | (pool[at]! & 0x3f)]! +
+    HEX[pool[at + 1]!]! +
+    '-' +
+    HEX[pool[at + 2]!]! +
+    HEX[pool[at + 3]!]! +
+    HEX[pool[at + 4]!]! +
+    HEX[pool[at + 5]!]! +
+    HEX[pool[at + 6]!]! +
+    HEX[pool[at + 7]!]!
   )
 }
 

@@ -70,6 +70,14 @@ test('each event is handled once, in the transaction that records it', async () 
   assert.deepEqual(log, ['begin', 'handle', 'commit', 'begin', 'handle', 'commit', 'begin', 'commit'])
 })
 
+test('an event that comes twice in one batch is handled once', async () => {
+  const { inbox, runUnit } = createStage()
+  const handled: string[] = []
+  const handler = inboxOnce(inbox, runUnit, 'billing/invoice')(async (call) => void handled.push(...call.events.map(({ id }) => id)))
+  await handler(invocation(Placed(1, { id: 'a' }), Placed(2, { id: 'b' }), Placed(1, { id: 'a' })))
+  assert.deepEqual(handled, ['a', 'b'])
+})
+
 test('concurrent duplicates lead to one effect, and another handler has its own', async () => {
   const { inbox, runUnit } = createStage()
   let handled = 0

@@ -10,8 +10,14 @@ import type { RunUnit } from './unit.ts'
 export function inboxOnce(inbox: InboxStore, runUnit: RunUnit, handler: string): Middleware {
   return (next) => async (invocation) => {
     await runUnit(async (unit) => {
-      const fresh = await inbox.record(unit.sql, handler, invocation.events.map((event) => event.id))
-      const events = invocation.events.filter((event) => fresh.has(event.id))
+      const fresh = await inbox.record(
+        unit.sql,
+        handler,
+        invocation.events.map((event) => event.id),
+      )
+      // The first of each: an event may come twice in one batch too.
+      const left = new Set(fresh)
+      const events = invocation.events.filter((event) => left.delete(event.id))
       if (events.length === 0) return
       crashpoint('inbox.beforeHandler')
       await next({ ...invocation, events, unit })

@@ -20,7 +20,13 @@ const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202
  * @throws WaybillError `INVALID_NAME`
  */
 export function checkName(value: unknown, what: string): string {
-  if (typeof value === 'string' && value.length <= NAME_MAX && value.length > 0 && value.split('.').every((segment) => SEGMENT.test(segment))) return value
+  if (
+    typeof value === 'string' &&
+    value.length <= NAME_MAX &&
+    value.length > 0 &&
+    value.split('.').every((segment) => SEGMENT.test(segment))
+  )
+    return value
   throw new WaybillError('INVALID_NAME', `${what} is not a usable name`, {
     got: value,
     allowed: `1 to ${NAME_MAX} characters: segments of letters, digits, "_" and "-", joined by dots`,
@@ -33,7 +39,15 @@ export function checkName(value: unknown, what: string): string {
  * @throws WaybillError `INVALID_KEY`
  */
 export function checkKey(value: unknown, what: string): string {
-  if (typeof value === 'string' && value.length > 0 && value.length <= KEY_MAX_BYTES && !UNSAFE.test(value) && value.isWellFormed() && Buffer.byteLength(value) <= KEY_MAX_BYTES) return value
+  if (
+    typeof value === 'string' &&
+    value.length > 0 &&
+    value.length <= KEY_MAX_BYTES &&
+    !UNSAFE.test(value) &&
+    value.isWellFormed() &&
+    Buffer.byteLength(value) <= KEY_MAX_BYTES
+  )
+    return value
   throw new WaybillError('INVALID_KEY', `${what} is not a usable key`, {
     got: value,
     allowed: `1 to ${KEY_MAX_BYTES} bytes of UTF-8 without control or invisible characters`,
@@ -47,9 +61,15 @@ export function checkKey(value: unknown, what: string): string {
  */
 export function checkHeaders(headers: Readonly<Record<string, string>>, where: string): void {
   const entries = Object.entries(headers)
-  if (entries.length > HEADERS_MAX) throw new WaybillError('INVALID_HEADER', 'too many headers', { got: entries.length, allowed: `at most ${HEADERS_MAX}`, where })
+  if (entries.length > HEADERS_MAX)
+    throw new WaybillError('INVALID_HEADER', 'too many headers', { got: entries.length, allowed: `at most ${HEADERS_MAX}`, where })
   for (const [name, value] of entries) {
-    if (!HEADER_NAME.test(name)) throw new WaybillError('INVALID_HEADER', 'a header name is not usable', { got: name, allowed: 'letters, digits, "_", "." and "-", 1 to 128 characters', where })
+    if (!HEADER_NAME.test(name))
+      throw new WaybillError('INVALID_HEADER', 'a header name is not usable', {
+        got: name,
+        allowed: 'letters, digits, "_", "." and "-", 1 to 128 characters',
+        where,
+      })
     if (typeof value !== 'string' || UNSAFE.test(value) || !value.isWellFormed() || Buffer.byteLength(value) > HEADER_VALUE_MAX_BYTES) {
       throw new WaybillError('INVALID_HEADER', `the value of header "${name}" is not usable`, {
         got: value,

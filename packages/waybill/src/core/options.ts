@@ -3,7 +3,11 @@ import { WaybillError } from './errors.ts'
 /** A whole number between two limits, or an error that names the option. @throws WaybillError `INVALID_OPTION` */
 export function checkInteger(value: unknown, where: string, min: number, max: number): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value
-  throw new WaybillError('INVALID_OPTION', `${where} is out of range`, { got: value, allowed: `a whole number from ${min} to ${max}`, where })
+  throw new WaybillError('INVALID_OPTION', `${where} is out of range`, {
+    got: value,
+    allowed: `a whole number from ${min} to ${max}`,
+    where,
+  })
 }
 
 /** A function, or an error that names the option. @throws WaybillError `INVALID_OPTION` */

@@ -57,9 +57,15 @@ const TIMEOUT_MAX_MS = 600_000
 export function resolvePublishConfig(input: PublishConfig | PublishPreset | undefined, where: string): PublishConfig {
   if (input === undefined) return EMPTY
   const config = typeof input === 'string' ? presetOf(input, where) : input
-  if (typeof config !== 'object' || config === null) throw new WaybillError('INVALID_OPTION', 'a publish configuration must be an object or the name of a preset', { got: config, where })
+  if (typeof config !== 'object' || config === null)
+    throw new WaybillError('INVALID_OPTION', 'a publish configuration must be an object or the name of a preset', { got: config, where })
   for (const name of Object.keys(config)) {
-    if (!FIELDS.has(name)) throw new WaybillError('INVALID_OPTION', 'unknown field in a publish configuration', { got: name, allowed: [...FIELDS].join(', '), where })
+    if (!FIELDS.has(name))
+      throw new WaybillError('INVALID_OPTION', 'unknown field in a publish configuration', {
+        got: name,
+        allowed: [...FIELDS].join(', '),
+        where,
+      })
   }
   if (config.strategy !== undefined) oneOf(PublishStrategy, config.strategy, `${where}.strategy`)
   if (config.scope !== undefined) oneOf(EventScope, config.scope, `${where}.scope`)
@@ -73,7 +79,11 @@ const FIELDS: ReadonlySet<string> = new Set(['strategy', 'scope', 'timeoutMs', '
 
 function presetOf(name: string, where: string): PublishConfig {
   if (Object.hasOwn(PublishStrategies, name)) return PublishStrategies[name as PublishPreset]
-  throw new WaybillError('UNKNOWN_STRATEGY', 'no preset has this name', { got: name, allowed: Object.keys(PublishStrategies).join(', '), where })
+  throw new WaybillError('UNKNOWN_STRATEGY', 'no preset has this name', {
+    got: name,
+    allowed: Object.keys(PublishStrategies).join(', '),
+    where,
+  })
 }
 
 function oneOf(allowed: Readonly<Record<string, string>>, value: unknown, where: string): void {

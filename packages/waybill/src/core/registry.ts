@@ -17,7 +17,12 @@ export function createRegistry(contexts: readonly { readonly name: string; reado
   const owners = new Map<string, string>()
   for (const context of contexts) {
     for (const eventType of context.events) {
-      if (types.has(eventType.type)) throw new WaybillError('DUPLICATE', 'two contexts declare an event of this name', { got: eventType.type, allowed: 'one owner per event', where: `${owners.get(eventType.type)} and ${context.name}` })
+      if (types.has(eventType.type))
+        throw new WaybillError('DUPLICATE', 'two contexts declare an event of this name', {
+          got: eventType.type,
+          allowed: 'one owner per event',
+          where: `${owners.get(eventType.type)} and ${context.name}`,
+        })
       types.set(eventType.type, eventType)
       owners.set(eventType.type, eventType.options.boundedContext ?? context.name)
     }
@@ -26,7 +31,11 @@ export function createRegistry(contexts: readonly { readonly name: string; reado
     get(name) {
       const found = types.get(name)
       if (found !== undefined) return found
-      throw new WaybillError('UNKNOWN_EVENT', 'no context declares this event', { got: name, allowed: [...types.keys()].slice(0, 20).join(', ') || 'none: no events are declared', where: 'contexts' })
+      throw new WaybillError('UNKNOWN_EVENT', 'no context declares this event', {
+        got: name,
+        allowed: [...types.keys()].slice(0, 20).join(', ') || 'none: no events are declared',
+        where: 'contexts',
+      })
     },
     find: (name) => types.get(name),
     contextOf: (name) => owners.get(name),

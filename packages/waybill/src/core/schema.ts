@@ -15,7 +15,12 @@ export interface SchemaLike<Output = unknown> {
 
 type SchemaResult<Output> =
   | { readonly value: Output; readonly issues?: undefined }
-  | { readonly issues: ReadonlyArray<{ readonly message: string; readonly path?: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }> | undefined }> }
+  | {
+      readonly issues: ReadonlyArray<{
+        readonly message: string
+        readonly path?: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }> | undefined
+      }>
+    }
 
 const ISSUES_SHOWN = 5
 
@@ -32,7 +37,11 @@ function accept<Output>(result: SchemaResult<Output>, where: string): Output {
   if (result.issues === undefined) return result.value
   const shown = result.issues.slice(0, ISSUES_SHOWN).map(({ message, path }) => `${pathText(path)}: ${message}`)
   const more = result.issues.length - shown.length
-  throw new WaybillError('INVALID_PAYLOAD', `the payload does not satisfy its schema: ${shown.join('; ')}${more > 0 ? `; and ${more} more` : ''}`, { where })
+  throw new WaybillError(
+    'INVALID_PAYLOAD',
+    `the payload does not satisfy its schema: ${shown.join('; ')}${more > 0 ? `; and ${more} more` : ''}`,
+    { where },
+  )
 }
 
 function pathText(path: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }> | undefined): string {

@@ -172,6 +172,8 @@ export interface Storage {
   readonly outbox: OutboxStore
   readonly inbox: InboxStore
   readonly deadLetters: DeadLetterStore
+  /** How long published rows stay before `outbox.sweep` may remove them, in milliseconds. @default 0: they are deleted at once */
+  readonly keepPublishedMs?: number
   /** Brings the tables to this version. Safe to run again, and by several processes at once. Gives back what was applied. */
   migrate(): Promise<readonly string[]>
   /** Checks that the database answers and has the tables. @throws WaybillError `DATABASE_UNREACHABLE` | `NOT_MIGRATED` | `SCHEMA_TOO_NEW` */

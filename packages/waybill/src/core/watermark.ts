@@ -17,8 +17,18 @@ export function createWatermark(sizeMax = 100_000): Watermark {
   let highest: bigint | undefined
   return {
     begin(sequence) {
-      if (highest !== undefined && sequence <= highest) throw new WaybillError('INVALID_OPTION', 'positions of a partition must rise', { got: sequence, allowed: `more than ${highest}`, where: 'watermark' })
-      if (finished.size >= sizeMax) throw new WaybillError('QUEUE_FULL', 'too much unfinished work in one partition', { got: finished.size, allowed: `at most ${sizeMax}`, where: 'watermark' })
+      if (highest !== undefined && sequence <= highest)
+        throw new WaybillError('INVALID_OPTION', 'positions of a partition must rise', {
+          got: sequence,
+          allowed: `more than ${highest}`,
+          where: 'watermark',
+        })
+      if (finished.size >= sizeMax)
+        throw new WaybillError('QUEUE_FULL', 'too much unfinished work in one partition', {
+          got: finished.size,
+          allowed: `at most ${sizeMax}`,
+          where: 'watermark',
+        })
       highest = sequence
       finished.set(sequence, false)
     },

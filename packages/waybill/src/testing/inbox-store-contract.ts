@@ -162,7 +162,10 @@ function attemptTests(declare: Declare): void {
 
   declare('attempts counted at once are all counted', async (storage) => {
     const counts = await Promise.all(Array.from({ length: 6 }, () => storage.inbox.countAttempt(HANDLER, 'a')))
-    assert.deepEqual(counts.toSorted(), [1, 2, 3, 4, 5, 6])
+    assert.deepEqual(
+      counts.toSorted((left, right) => left - right),
+      [1, 2, 3, 4, 5, 6],
+    )
   })
 }
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { newId } from '../core/ids.ts'
-import type { OutboxEntry, Storage } from '../core/stores.ts'
+import type { Storage } from '../core/stores.ts'
 import { type StorageTraits, type withStorage, until } from './contract-tools.ts'
+import { LEASE_MS, append, entry } from './outbox-contract-tools.ts'
 import { type LedgerOptions, runOutboxLedger } from './outbox-ledger.ts'
 
 /** The names of the tests that hold an outbox to loss and order. */
@@ -14,8 +15,6 @@ export const ORDER_TESTS = {
   appendBefore: 'under contention nothing is lost, doubled or out of order, the event appended before the business row is locked',
   deaths: 'relays that die or fall asleep in the middle of a batch cost repeats, never an event or the order',
 } as const
-
-const LEASE_MS = 60_000
 
 /** Loss and order, first case by case, then by a ledger under contention. */
 export function outboxOrderContract(declare: ReturnType<typeof withStorage>, { sql = true, concurrent = true }: StorageTraits): void {
@@ -34,7 +33,7 @@ async function lateCommit(storage: Storage, atOnce: boolean): Promise<void> {
   const published: string[] = []
   await storage.database.transaction(async (sql) => {
     await storage.outbox.append(sql, [late])
-    await append(storage, early)
+    await append(storage, [early])
     await relayOnce(storage, published)
     if (atOnce) assert.deepEqual(published, [early.message.id])
   })
@@ -51,7 +50,7 @@ async function commitOrder(storage: Storage): Promise<void> {
     const second = entry('same')
     await storage.database.transaction(async (sql) => {
       await sql.query(`insert into ${table} values ('this transaction is the older one')`)
-      await append(storage, first)
+      await append(storage, [first])
       await storage.outbox.append(sql, [second])
     })
     const published: string[] = []
@@ -64,7 +63,7 @@ async function commitOrder(storage: Storage): Promise<void> {
 
 async function oneRelayPerKey(storage: Storage): Promise<void> {
   const keys = Array.from({ length: 20 }, (_, index) => `key-${index}`)
-  for (const key of keys) for (let count = 0; count < 3; count++) await append(storage, entry(key))
+  for (const key of keys) for (let count = 0; count < 3; count++) await append(storage, [entry(key)])
   const relays = ['relay-a', 'relay-b', 'relay-c']
   const inFlight = new Map<string, Set<string>>(keys.map((key) => [key, new Set()]))
   for (let round = 0; round < 6; round++) {
@@ -106,12 +105,4 @@ async function relayOnce({ outbox }: Storage, published: string[]): Promise<void
     )
     return rows.length === 0
   })
-}
-
-function append(storage: Storage, one: OutboxEntry): Promise<readonly string[]> {
-  return storage.database.transaction((sql) => storage.outbox.append(sql, [one]))
-}
-
-function entry(key: string): OutboxEntry {
-  return { eventType: 'ledger.Raised', message: { id: newId(), topic: 'ledger', key, headers: {}, body: new Uint8Array([1]) } }
 }

@@ -42,12 +42,15 @@ interface ListedColumns {
 const CHUNK_ROWS_MAX = 1000
 const CHUNK_BYTES_MAX = 8 * 1024 * 1024
 const ERROR_MAX = 4096
+// An embedded database has no autovacuum: every deleted row would be stepped over by each claim, for ever.
+const VACUUM_EVERY_ROWS = 5_000
 
 /** The outbox in SQL, for PGlite and PostgreSQL alike. */
 export function createOutboxStore(database: Database, tables: Tables, { keepPublishedMs, soleOwner }: OutboxStoreOptions): OutboxStore {
   const sql = outboxSql(tables, keepPublishedMs > 0)
   const run = standalone(database, tables)
   const ownRelays = new Set<string>()
+  let deleted = 0
 
   async function settle(text: string, relayId: string, failures: readonly RowFailure[], ...more: number[]): Promise<void> {
     if (failures.length === 0) return
@@ -57,6 +60,15 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
       JSON.stringify(failures.map(({ rowId, error }) => ({ id: rowId, error: storable(error, ERROR_MAX) }))),
       ...more,
     ])
+  }
+
+  async function noteDeleted(rows: number): Promise<number> {
+    deleted += rows
+    if (soleOwner && deleted >= VACUUM_EVERY_ROWS) {
+      deleted = 0
+      await run(`vacuum ${tables.outbox}`)
+    }
+    return rows
   }
 
   return {
@@ -87,7 +99,7 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
     },
     async markPublished(relayId, rowIds) {
       if (rowIds.length === 0) return 0
-      return countOf(await run(sql.markPublished, [relayId, idList(rowIds)]))
+      return noteDeleted(countOf(await run(sql.markPublished, [relayId, idList(rowIds)])))
     },
     async charge(relayId, rowId) {
       idList([rowId])
@@ -96,7 +108,9 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
     hold: (relayId, failures, holdMs) => settle(sql.hold, relayId, failures, holdMs),
     park: (relayId, failures) => settle(sql.park, relayId, failures),
     async retire(rowIds) {
-      if (rowIds.length > 0) await run(sql.retire, [idList(rowIds)])
+      if (rowIds.length === 0) return
+      await run(sql.retire, [idList(rowIds)])
+      await noteDeleted(rowIds.length)
     },
     async release(rowIds) {
       if (rowIds.length > 0) await run(sql.release, [idList(rowIds)])

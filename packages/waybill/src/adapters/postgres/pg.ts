@@ -156,8 +156,9 @@ async function commit(client: PgClientLike, place: Place | undefined, scope: Sco
     })
   }
   // A transaction in which a statement failed is ended by COMMIT as if nothing were wrong, and rolled back.
-  if (command === 'ROLLBACK')
-    throw scope.failed?.error ?? new WaybillError('UNIT_CLOSED', 'the transaction was rolled back by a statement of its own')
+  if (command !== 'ROLLBACK') return
+  if (scope.failed !== undefined) throw asError(scope.failed.error)
+  throw new WaybillError('UNIT_CLOSED', 'the transaction was rolled back by a statement of its own')
 }
 
 /** Undoes; gives back why the connection can't be used again, if so. The caller's own error is what is thrown. */

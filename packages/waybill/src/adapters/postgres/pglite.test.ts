@@ -10,7 +10,12 @@ import { pgliteStorage } from './pglite.ts'
 import { requirePeer } from './require-peer.ts'
 
 const parent = await mkdtemp(join(tmpdir(), 'waybill-pglite-'))
-after(() => rm(parent, { recursive: true, force: true }))
+// One for several tests: opening one takes seconds.
+const memory = await pgliteStorage('memory://')
+after(async () => {
+  await memory.close()
+  await rm(parent, { recursive: true, force: true })
+})
 
 const ENTRY: OutboxEntry = { eventType: 'a.B', message: { id: 'event-1', topic: 'a.B', key: 'a', headers: {}, body: new Uint8Array() } }
 
@@ -54,7 +59,7 @@ test(
 )
 
 test('a statement inside a transaction that would wait for it is refused at once', async () => {
-  const storage = await pgliteStorage('memory://')
+  const storage = memory
   let late: Promise<unknown> | undefined
   let leaked: Parameters<Parameters<typeof storage.database.transaction>[0]>[0] | undefined
   const ended = Promise.withResolvers<void>()
@@ -73,13 +78,10 @@ test('a statement inside a transaction that would wait for it is refused at once
   ended.resolve()
   assert.deepEqual(await late, { ...(await storage.database.query('select 2 as two')) })
   await assert.rejects(leaked!.query('select 1'), { code: 'UNIT_CLOSED' })
-  await storage.close()
-  await storage.close()
-  await assert.rejects(storage.database.query('select 1'), { code: 'CLOSED' })
 })
 
 test('a transaction that is used by others at the same time lets them wait, not fail', async () => {
-  const storage = await pgliteStorage('memory://')
+  const storage = memory
   const log: string[] = []
   const inside = Promise.withResolvers<void>()
   const first = storage.database.transaction(async (sql) => {
@@ -90,11 +92,10 @@ test('a transaction that is used by others at the same time lets them wait, not 
   await inside.promise
   await Promise.all([first, storage.database.query('select 1').then(() => log.push('other'))])
   assert.deepEqual(log, ['transaction', 'other'])
-  await storage.close()
 })
 
 test('the error of a transaction is the one that was thrown; a failed statement that was ignored is no commit', async () => {
-  const storage = await pgliteStorage('memory://')
+  const storage = memory
   const failure = new Error('mine')
   await assert.rejects(
     storage.database.transaction(async () => {
@@ -110,7 +111,6 @@ test('the error of a transaction is the one that was thrown; a failed statement 
     }),
   )
   assert.deepEqual((await storage.database.query('select * from note')).rows, [])
-  await storage.close()
 })
 
 test('what is no place for a database is one clear error', async () => {

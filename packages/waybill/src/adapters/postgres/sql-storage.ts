@@ -30,6 +30,7 @@ export function createSqlStorage({ name, database, soleOwner, close }: SqlStorag
     outbox: createOutboxStore(database, tables, { keepPublishedMs, soleOwner }),
     inbox: createInboxStore(database, tables),
     deadLetters: createDeadLetterStore(database, tables),
+    keepPublishedMs,
     migrate: () => migrate(database, tables, keepPublishedMs > 0),
     check: () => checkMigrated(database, tables),
     close: () => (closing ??= close()),
