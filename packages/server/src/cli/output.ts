@@ -3,6 +3,7 @@ import { styleText } from 'node:util'
 /** The part of a stream that the command writes to. */
 export interface StreamLike {
   readonly isTTY?: boolean
+  /** 0 where a terminal does not tell. */
   readonly columns?: number
   write(text: string): unknown
 }
@@ -45,7 +46,7 @@ export function createOutput({ stdout, stderr, env }: OutputOptions, hide: () =>
     return stream.isTTY === true && env.TERM !== 'dumb'
   }
   const [outColour, errColour] = [colourOn(stdout), colourOn(stderr)]
-  const style = (on: boolean, name: Style, text: string): string => (on ? styleText(name, text, { validateStream: false }) : text)
+  const style = (on: boolean, name: Style, text: string): string => (on && text !== '' ? styleText(name, text, { validateStream: false }) : text)
   let live = false
 
   function clearLive(): void {
@@ -71,7 +72,7 @@ export function createOutput({ stdout, stderr, env }: OutputOptions, hide: () =>
     progress(text) {
       if (stderr.isTTY !== true) return
       live = true
-      stderr.write(CLEAR_LINE + cut(masked(text), (stderr.columns ?? NARROW) - 1))
+      stderr.write(CLEAR_LINE + cut(masked(text), (stderr.columns || NARROW) - 1))
     },
     paint: (name, text) => style(outColour, name, text),
     paintNote: (name, text) => style(errColour, name, text),

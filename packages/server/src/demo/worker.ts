@@ -34,7 +34,7 @@ const REPORT_MS = 100
 // The publisher is much faster than the consumers. Without a limit it would be done before the first crash point is reached.
 const PENDING_MAX = 500
 const ROOM_EVERY = 10
-const ROOM_POLL_MS = 5
+const ROOM_POLL_MS = 20
 
 /** The folder of the database within the demo's. */
 export function databaseFolder(folder: string): string {
