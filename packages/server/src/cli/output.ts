@@ -46,7 +46,8 @@ export function createOutput({ stdout, stderr, env }: OutputOptions, hide: () =>
     return stream.isTTY === true && env.TERM !== 'dumb'
   }
   const [outColour, errColour] = [colourOn(stdout), colourOn(stderr)]
-  const style = (on: boolean, name: Style, text: string): string => (on && text !== '' ? styleText(name, text, { validateStream: false }) : text)
+  const style = (on: boolean, name: Style, text: string): string =>
+    on && text !== '' ? styleText(name, text, { validateStream: false }) : text
   let live = false
 
   function clearLive(): void {

@@ -28,8 +28,7 @@ export function printSummary({ print, paint }: Pick<Output, 'print' | 'paint'>, 
   print(`  ${paint('dim', '─'.repeat(WIDTH))}`)
   if (kills.length > 0) {
     head('Killed (SIGKILL) and resumed from disk')
-    for (const kill of kills.slice(0, KILLS_SHOWN))
-      row(kill.point, number(kill.afterInvoices), `invoices in, then at pass ${kill.hit}`)
+    for (const kill of kills.slice(0, KILLS_SHOWN)) row(kill.point, number(kill.afterInvoices), `invoices in, then at pass ${kill.hit}`)
     if (kills.length > KILLS_SHOWN) print(`  ... and ${kills.length - KILLS_SHOWN} more`)
   }
   head('Events, as the ledger saw them')
