@@ -1,7 +1,9 @@
+import { setMaxListeners } from 'node:events'
 import { memoryStorage } from './adapters/memory/storage.ts'
 import { memoryTransport } from './adapters/memory/transport.ts'
 import { jsonCodec } from './codecs/json.ts'
 import { createConsumer } from './consume/consumer.ts'
+import { createParking } from './consume/parking.ts'
 import type { BoundedContext, EventOf, HandlerContext, HandlerDefinition } from './context.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import type { Codec } from './core/codec.ts'
@@ -87,9 +89,12 @@ export interface Waybill<Name extends string = string> {
   /** In-process subscribers of SYNC_ONLY events, without a name and so without an inbox. Durable work belongs to a context's handlers. */
   subscribe<Type extends EventType>(eventType: Type, handler: (event: EventOf<readonly [Type]>) => void | Promise<void>): () => void
   unsubscribe<Type extends EventType>(eventType: Type, handler: (event: EventOf<readonly [Type]>) => void | Promise<void>): void
-  /** Publishes all that is due now; gives back how many rows left the outbox. */
+  /** Publishes all that is due now; gives back how many rows left the outbox. @throws WaybillError `CLOSED` before the start and after the stop */
   publishAllPending(): Promise<number>
-  /** Resolves when no row is pending. With the memory transport: when every handler has settled everything. Rejects when `signal` aborts first. */
+  /**
+   * Resolves when no row is pending. With the memory transport: when every handler has settled everything. Rejects when `signal` aborts first, with
+   * `CLOSED` before the start and after the stop, and with what ended the relay or a consumer for good.
+   */
   drained(signal?: AbortSignal): Promise<void>
   readonly events: EventBus
   readonly commands: CommandBus
@@ -103,6 +108,8 @@ const WEEK_MS = 7 * 24 * 3_600_000
 const MAINTENANCE_MS = 60_000
 const SWEEP_MAX = 5_000
 const DRAIN_POLL_MS = 20
+const SWEEP_PAUSE_MS = 20
+const CLOSE_MIN_MS = 1_000
 
 /**
  * The one place that composes: contexts, database, transport, bus, relay and consumers.
@@ -130,6 +137,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     shutdownMs,
     clock,
     observe,
+    beforeTakeOver: loadParkedKeys,
   })
   const publish: Waybill['publish'] = (event, config) => bus.publish(event, config)
   const runUnit: RunUnit = createUnitRunner({
@@ -191,19 +199,49 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     }
   }
 
+  /**
+   * With handlers in this process the keys of a shard come with its lease. What the process that had it before has parked must be known before the
+   * first of their followers is handled.
+   */
+  async function loadParkedKeys(): Promise<void> {
+    if (transport.capabilities.acknowledges !== 'handled') return
+    for (const { name, definition } of handlers) await createParking(storage.deadLetters, name, definition.parkFollowers, observe).load()
+  }
+
   const abort = new AbortController()
   const consumersAbort = new AbortController()
   let state: 'new' | 'started' | 'stopped' = 'new'
-  let running: Promise<void> = Promise.resolve()
+  // Made here, so that whoever asks for it before the start is told too.
+  const finished = Promise.withResolvers<void>()
+  // Whoever awaits `finished` or `stop` is told; nobody has to.
+  finished.promise.catch(() => undefined)
+  /** Aborts when the stop begins, or a part has died. */
+  const ended = new AbortController()
+  setMaxListeners(0, ended.signal)
+  const asking = new Set<Promise<number>>()
+  let dead: { readonly error: unknown } | undefined
+  let starting = false
+  let running: readonly Promise<void>[] = []
   let relaying: Promise<void> = Promise.resolve()
   let stopping: Promise<void> | undefined
 
   async function start(): Promise<void> {
-    if (state !== 'new')
-      throw new WaybillError('CLOSED', 'a Waybill is started once', { got: state, allowed: 'start() once, before stop()', where: 'start' })
-    bus.checkConfiguration()
-    if (durable) await storage.check()
-    await transport.declareGroups(handlers.flatMap(({ name, topics }) => topics.map((topic) => ({ topic, group: name }))))
+    if (state !== 'new' || starting)
+      throw new WaybillError('CLOSED', 'a Waybill is started once', {
+        got: starting ? 'starting' : state,
+        allowed: 'start() once, before stop()',
+        where: 'start',
+      })
+    starting = true
+    try {
+      bus.checkConfiguration()
+      if (durable) await storage.check()
+      await transport.declareGroups(handlers.flatMap(({ name, topics }) => topics.map((topic) => ({ topic, group: name }))))
+    } finally {
+      starting = false
+    }
+    // Asked again: stop() may have come meanwhile, and has closed what the parts would work with.
+    if (stopping !== undefined) throw new WaybillError('CLOSED', 'this Waybill was stopped while it started', { where: 'start' })
     state = 'started'
     if (!durable) return
     const consumers = handlers.map((handler) =>
@@ -224,9 +262,16 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
       }).run(consumersAbort.signal),
     )
     relaying = relay.run(abort.signal)
-    running = Promise.all([relaying, ...consumers, maintain(abort.signal)]).then(() => undefined)
-    // Whoever awaits `finished` or `stop` is told; nobody has to.
-    running.catch(() => undefined)
+    running = [relaying, ...consumers, maintain(abort.signal)]
+    for (const part of running) part.catch(died)
+  }
+
+  /** A part that ended by itself: what it did is done by nobody any more, so somebody must hear of it. */
+  function died(error: unknown): void {
+    observe({ type: 'relay.failed', error })
+    dead ??= { error }
+    finished.reject(error)
+    ended.abort()
   }
 
   /** Keeps the tables that remember from growing without limit. */
@@ -235,35 +280,84 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
       await clock.sleep(MAINTENANCE_MS, signal)
       if (signal.aborted) return
       try {
-        await storage.inbox.sweep(inboxKeepMs, SWEEP_MAX)
+        await sweepAll((limit) => storage.inbox.sweep(inboxKeepMs, limit), signal)
         const { keepPublishedMs = 0 } = storage
-        if (keepPublishedMs > 0) await storage.outbox.sweep(keepPublishedMs, SWEEP_MAX)
+        if (keepPublishedMs > 0) await sweepAll((limit) => storage.outbox.sweep(keepPublishedMs, limit), signal)
       } catch (error) {
         observe({ type: 'relay.failed', error })
       }
     }
   }
 
+  /** Statement by statement, so that each is short; a fixed number a minute would be overtaken by a faster stream. */
+  async function sweepAll(sweep: (limit: number) => Promise<number>, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && (await sweep(SWEEP_MAX)) >= SWEEP_MAX) await clock.sleep(SWEEP_PAUSE_MS, signal)
+  }
+
   async function stopParts(): Promise<void> {
     state = 'stopped'
+    ended.abort()
     await bus.stop()
     // The relay first: with a transport that reports handled, what it has in flight needs the consumers to end.
     abort.abort()
-    await Promise.allSettled([relaying])
+    await Promise.allSettled([relaying, ...asking])
     consumersAbort.abort()
-    const [outcome] = await Promise.allSettled([running])
-    await transport.close()
-    await storage.close()
-    if (outcome.status === 'rejected') throw outcome.reason
+    await Promise.allSettled(running)
+    try {
+      await inTime(transport.close(), 'transport')
+    } finally {
+      await inTime(storage.close(), 'database').finally(finished.resolve)
+    }
+    // Rejected before, where a part has died.
+    await finished.promise
+  }
+
+  /** What somebody still holds (a transaction that never ends) must not keep a process from stopping. */
+  async function inTime(closing: Promise<void>, where: string): Promise<void> {
+    const timer = new AbortController()
+    const late = clock.sleep(Math.max(shutdownMs, CLOSE_MIN_MS), timer.signal).then(() => {
+      if (!timer.signal.aborted) throw new WaybillError('TIMEOUT', 'it could not be closed in time; something still uses it', { where })
+    })
+    try {
+      await Promise.race([closing, late])
+    } finally {
+      timer.abort('ended')
+    }
+  }
+
+  /** Before the start no group is declared and nobody consumes: rows would be refused, and parked. */
+  function checkStarted(where: string): void {
+    if (state !== 'started')
+      throw new WaybillError('CLOSED', state === 'new' ? 'this Waybill was not started yet' : 'this Waybill was stopped', {
+        got: state,
+        allowed: 'after start(), before stop()',
+        where,
+      })
   }
 
   async function drained(signal?: AbortSignal): Promise<void> {
+    const either = signal === undefined ? ended.signal : AbortSignal.any([signal, ended.signal])
     for (;;) {
       signal?.throwIfAborted()
-      await relay.publishAllPending(signal)
+      // Where a part has died, what it should have done would be waited for in vain.
+      if (dead !== undefined) throw dead.error
+      checkStarted('drained')
+      await publishDue(either)
+      if (either.aborted) continue
       const { pending } = await storage.outbox.stats()
       if (pending === 0) return
-      await clock.sleep(DRAIN_POLL_MS, signal)
+      await clock.sleep(DRAIN_POLL_MS, either)
+    }
+  }
+
+  /** Lets go of the relay at the stop, which waits for that: a relay that somebody uses goes on. */
+  async function publishDue(signal: AbortSignal): Promise<number> {
+    const publishing = relay.publishAllPending(signal)
+    asking.add(publishing)
+    try {
+      return await publishing
+    } finally {
+      asking.delete(publishing)
     }
   }
 
@@ -272,9 +366,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
   return {
     start,
     stop,
-    get finished() {
-      return running
-    },
+    finished: finished.promise,
     publish,
     async unitOfWork(fn, unitOptions) {
       if (state === 'stopped') throw new WaybillError('CLOSED', 'this Waybill was stopped', { where: 'unitOfWork' })
@@ -286,7 +378,10 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     getMetrics: bus.getMetrics,
     subscribe: (eventType, handler) => subscribers.subscribe(eventType, handler),
     unsubscribe: (eventType, handler) => subscribers.unsubscribe(eventType, handler),
-    publishAllPending: () => relay.publishAllPending(),
+    async publishAllPending() {
+      checkStarted('publishAllPending')
+      return publishDue(ended.signal)
+    },
     drained,
     events: subscribers,
     commands: createCommandBus(),

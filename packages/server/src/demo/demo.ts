@@ -20,6 +20,10 @@ export interface DemoOptions {
   readonly onEvent: (event: SupervisorEvent) => void
 }
 
+// Many times what a slow machine needs: it ends what would never end, and nothing else.
+const LIMIT_BASE_MS = 900_000
+const LIMIT_INVOICE_MS = 200
+
 /** What a demo came to. */
 export interface DemoOutcome {
   readonly result: DemoResult
@@ -30,7 +34,7 @@ export interface DemoOutcome {
 /** Carries the invoices over the road, with kills, and compares the outcome with what they call for. */
 export async function runDemo({ folder, invoices, kills, signal, startedMs, onEvent }: DemoOptions): Promise<DemoOutcome> {
   storeInvoices(folder, invoices)
-  const killed = await supervise({ folder, kills, signal, onEvent })
+  const killed = await supervise({ folder, kills, signal, onEvent, limitMs: LIMIT_BASE_MS + invoices.length * LIMIT_INVOICE_MS })
   // Only now: the last worker is gone, and a PGlite folder has one owner.
   const found = await findOut(folder, killed, kills.length)
   const expected = expectedOf(invoices)

@@ -122,3 +122,28 @@ test('inTransaction gives a transaction and remembers nothing', async () => {
   assert.deepEqual(log, ['begin', 'commit', 'begin', 'commit'])
   assert.equal(committed.size, 0)
 })
+
+for (const [name, layer] of [
+  ['inboxOnce', (stage: ReturnType<typeof createStage>) => inboxOnce(stage.inbox, stage.runUnit, 'billing/invoice')],
+  ['inTransaction', (stage: ReturnType<typeof createStage>) => inTransaction(stage.runUnit)],
+] as const) {
+  test(`${name}: a transaction ends when its handler is aborted, the call only when the handler has ended`, async () => {
+    const stage = createStage()
+    const abort = new AbortController()
+    const { promise: handling, resolve: end } = Promise.withResolvers<void>()
+    let ended = false
+    const calling = layer(stage)(() => handling)({ ...invocation(Placed(1)), signal: abort.signal }).catch((error: unknown) => {
+      ended = true
+      return error
+    })
+    await new Promise(setImmediate)
+    assert.deepEqual(stage.log, ['begin'])
+    const reason = new Error('too late')
+    abort.abort(reason)
+    await new Promise(setImmediate)
+    assert.deepEqual([stage.log, ended], [['begin', 'rollback'], false], 'the session is free, and the handler may still run')
+    end()
+    assert.equal(await calling, reason, 'what it ends with does not count')
+    assert.equal(stage.committed.size, 0)
+  })
+}

@@ -1,7 +1,7 @@
 import { crashpoint } from './crashpoint.ts'
-import type { Middleware } from './handler.ts'
+import type { Handler, Invocation, Middleware } from './handler.ts'
 import type { InboxStore } from './stores.ts'
-import type { RunUnit } from './unit.ts'
+import type { RunUnit, UnitScope } from './unit.ts'
 
 /**
  * Handles each event's effect once: what was handled is recorded in the transaction in which the handler works, so both are there or neither.
@@ -9,7 +9,7 @@ import type { RunUnit } from './unit.ts'
  */
 export function inboxOnce(inbox: InboxStore, runUnit: RunUnit, handler: string): Middleware {
   return (next) => async (invocation) => {
-    await runUnit(async (unit) => {
+    await runAbortable(runUnit, next, invocation, async (unit, call) => {
       const fresh = await inbox.record(
         unit.sql,
         handler,
@@ -20,7 +20,7 @@ export function inboxOnce(inbox: InboxStore, runUnit: RunUnit, handler: string):
       const events = invocation.events.filter((event) => left.delete(event.id))
       if (events.length === 0) return
       crashpoint('inbox.beforeHandler')
-      await next({ ...invocation, events, unit })
+      await call({ ...invocation, events, unit })
       crashpoint('inbox.beforeCommit')
     })
     crashpoint('inbox.afterCommit')
@@ -30,6 +30,37 @@ export function inboxOnce(inbox: InboxStore, runUnit: RunUnit, handler: string):
 /** Gives the handler a transaction of its own and records nothing: for events that have no second copy. */
 export function inTransaction(runUnit: RunUnit): Middleware {
   return (next) => async (invocation) => {
-    await runUnit((unit) => next({ ...invocation, unit }))
+    await runAbortable(runUnit, next, invocation, (unit, call) => call({ ...invocation, unit }))
   }
+}
+
+/**
+ * Runs `work` in a transaction that lasts no longer than until the invocation's signal aborts: then it is rolled back, whatever the handler goes on to
+ * do. One that never ends would hold the only session of an embedded database, or a connection of the pool, for ever. Rejects only once the handler
+ * itself has ended, so that whoever tries again can wait for that.
+ */
+async function runAbortable(
+  runUnit: RunUnit,
+  next: Handler,
+  { signal }: Invocation,
+  work: (unit: UnitScope, call: Handler) => Promise<void>,
+): Promise<void> {
+  let handling: Promise<void> | undefined
+  const call: Handler = (invocation) => untilAborted((handling = next(invocation)), signal)
+  try {
+    await runUnit((unit) => work(unit, call))
+  } catch (error) {
+    // What it ends with does not count any more, or is `error` itself.
+    await handling?.catch(() => undefined)
+    throw error
+  }
+}
+
+function untilAborted(handling: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    handling.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    if (signal.aborted) onAbort()
+    else signal.addEventListener('abort', onAbort, { once: true })
+  })
 }

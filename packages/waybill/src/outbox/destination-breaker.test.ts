@@ -86,3 +86,11 @@ test('remembered rows are bounded; the oldest are forgotten', () => {
   rows.delete('2')
   assert.equal(rows.has('2'), false)
 })
+
+test('a clock that is set back does not keep it open', () => {
+  const { breaker, pass } = bench()
+  breaker.failed()
+  breaker.failed()
+  pass(-3_600_000)
+  assert.equal(breaker.admits, 'one')
+})

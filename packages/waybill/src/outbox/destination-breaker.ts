@@ -40,6 +40,7 @@ export function createDestinationBreaker(
   let state: BreakerState = 'closed'
   let failures = 0
   let nextOpenMs = openMs
+  let openedAt = 0
   let openUntil = 0
   let probing = false
 
@@ -52,13 +53,15 @@ export function createDestinationBreaker(
   }
 
   const open = (): void => {
-    openUntil = clock.now() + nextOpenMs
+    openedAt = clock.now()
+    openUntil = openedAt + nextOpenMs
     nextOpenMs = Math.min(nextOpenMs * 2, openMaxMs)
     change('open')
   }
 
   const current = (): BreakerState => {
-    if (state === 'open' && clock.now() >= openUntil) change('half-open')
+    // A clock that was set back must not keep it open for as long as it was set back.
+    if (state === 'open' && (clock.now() >= openUntil || clock.now() < openedAt)) change('half-open')
     return state
   }
 

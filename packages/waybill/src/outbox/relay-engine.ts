@@ -22,6 +22,7 @@ export interface RelaySettings {
   readonly clock: Clock
   readonly random: Random
   readonly observe: Observe
+  readonly beforeTakeOver: () => Promise<void>
 }
 
 interface EngineOptions extends RelaySettings {
@@ -235,8 +236,9 @@ interface Shards {
   renew(): Promise<void>
 }
 
-function createShards({ store, relayId, leaseMs, clock, observe }: RelaySettings): Shards {
+function createShards({ store, relayId, leaseMs, clock, observe, beforeTakeOver }: RelaySettings): Shards {
   let size = 0
+  let held: ReadonlySet<number> = new Set()
   let renewedAt = -Infinity
   let renewAt = -Infinity
 
@@ -251,7 +253,11 @@ function createShards({ store, relayId, leaseMs, clock, observe }: RelaySettings
     async renew() {
       if (renewInMs() > 0) return
       const before = size
-      size = (await store.acquire(relayId, leaseMs)).length
+      const shards = await store.acquire(relayId, leaseMs)
+      // Where it rejects nothing is claimed, and the next look is here again.
+      if (shards.some((shard) => !held.has(shard))) await beforeTakeOver()
+      held = new Set(shards)
+      size = shards.length
       renewedAt = clock.now()
       renewAt = renewedAt + (size < OUTBOX_SHARDS ? Math.min(leaseMs / 3, ACQUIRE_MS) : leaseMs / 3)
       if (size !== before) observe({ type: 'relay.acquired', relayId, shards: size })

@@ -45,7 +45,7 @@ export function createLanes(options: LanesOptions): Lanes {
   const { destinations, sender, inFlightMax, batchSize, retry, clock, random, sentBefore, wake, hurry, fatal } = options
   const sending = new Map<string, Key>()
   const suspects = new Map<string, ClaimedRow>()
-  const resting = new Map<string, Key & { readonly until: number; readonly destination: Destination }>()
+  const resting = new Map<string, Key & { readonly from: number; readonly until: number; readonly destination: Destination }>()
   // As many as a few dead relays can have left behind. What exceeds it is claimed again later.
   const suspectsMax = 4 * inFlightMax
   let rowsInFlight = 0
@@ -104,16 +104,18 @@ export function createLanes(options: LanesOptions): Lanes {
       for (const [keyId, key] of resting) if (key.destination === destination) resting.delete(keyId)
       return
     }
-    const until = clock.now() + fullJitterMs(retry, Math.max(1, destination.failures), random)
+    const from = clock.now()
+    const until = from + fullJitterMs(retry, Math.max(1, destination.failures), random)
     for (const { row } of deferred) {
-      resting.set(keyIdOf(row.message), { ...keyOf(row.message), until, destination })
+      resting.set(keyIdOf(row.message), { ...keyOf(row.message), from, until, destination })
       if (resting.size > inFlightMax) resting.delete(resting.keys().next().value!)
     }
   }
 
   function endRests(): void {
     const now = clock.now()
-    for (const [keyId, { until }] of resting) if (until <= now) resting.delete(keyId)
+    // Before `from`: the clock was set back.
+    for (const [keyId, { from, until }] of resting) if (until <= now || now < from) resting.delete(keyId)
   }
 
   /** Sends the next suspect, if none is on its way: should it kill the process, it is the only one to blame. */

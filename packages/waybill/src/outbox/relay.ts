@@ -34,6 +34,11 @@ export interface RelayOptions {
   readonly clock?: Clock
   readonly random?: Random
   readonly observe?: Observe
+  /**
+   * Called when this relay has got shards that it did not hold, before it claims any of their rows: what their former owner has left behind must be
+   * known by then. Rejects: nothing is claimed, and it is called again.
+   */
+  readonly beforeTakeOver?: () => Promise<void>
 }
 
 /** What a relay is doing, and has done since it was made. */
@@ -75,6 +80,7 @@ function resolve(options: RelayOptions): RelaySettings {
     clock,
     random,
     observe: observeAll([options.observe ?? unobserved]),
+    beforeTakeOver: options.beforeTakeOver ?? (() => Promise.resolve()),
     batchSize: checkInteger(options.batchSize ?? 200, 'relay.batchSize', 1, 10_000),
     inFlightMax: checkInteger(options.inFlightMax ?? 1_000, 'relay.inFlightMax', 1, 100_000),
     leaseMs: checkInteger(options.leaseMs ?? 15_000, 'relay.leaseMs', 100, 3_600_000),

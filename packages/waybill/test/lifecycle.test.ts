@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  type Storage,
+  WaybillError,
+  type WaybillEvent,
+  createWaybill,
+  defineContext,
+  defineEvent,
+  isWaybillError,
+  memoryStorage,
+  on,
+} from 'waybill'
+import { pgliteStorage, postgresStorage } from 'waybill/postgres'
+import { testPostgres } from '../src/testing/test-postgres.ts'
+
+// What holds from the first line of a process to its last, and between two processes.
+
+const Placed = defineEvent<{ key: string }>('order.Placed', { key: (order) => order.key, publish: { strategy: 'ASYNC_ONLY' } })
+const closed = (error: unknown): boolean => isWaybillError(error, 'CLOSED')
+
+function shop(database: Storage, handle: (key: string) => void | Promise<void>, observe: (happened: WaybillEvent) => void = () => {}) {
+  const retry = { attemptsMax: 1 }
+  const handlers = { ship: on([Placed], ({ payload }) => handle(payload.key), { retry, timeoutMs: 50 }) }
+  return createWaybill({ database, contexts: [defineContext('orders', { events: [Placed], handlers })], shutdownMs: 1_000, observe })
+}
+
+test('before the start nothing is taken out of the outbox, so nothing is parked for want of a handler', async () => {
+  const handled: string[] = []
+  await using waybill = await shop(memoryStorage(), (key) => void handled.push(key))
+  await waybill.publish(Placed({ key: 'early' }))
+  await assert.rejects(waybill.drained(), closed)
+  await assert.rejects(waybill.publishAllPending(), closed)
+  await waybill.start()
+  await waybill.drained()
+  assert.deepEqual(handled, ['early'])
+  await waybill.stop()
+  await assert.rejects(waybill.drained(), closed)
+})
+
+test('a stop that comes during the start wins, and a second start is refused', async () => {
+  const waybill = await shop(memoryStorage(), () => {})
+  const starting = waybill.start()
+  await assert.rejects(waybill.start(), closed)
+  await Promise.all([waybill.stop(), assert.rejects(starting, closed)])
+  await assert.rejects(
+    waybill.unitOfWork(async () => {}),
+    closed,
+  )
+  await waybill.finished
+})
+
+test('whoever asked before the start hears of a relay that died, and nobody waits in vain', async () => {
+  const storage = memoryStorage()
+  const outbox: Storage['outbox'] = {
+    ...storage.outbox,
+    acquire: () => Promise.reject(new WaybillError('CLOSED', 'the tables are gone')),
+  }
+  const seen: WaybillEvent[] = []
+  const waybill = await shop(
+    { ...storage, outbox },
+    () => {},
+    (happened) => void seen.push(happened),
+  )
+  const { finished } = waybill
+  await waybill.start()
+  await assert.rejects(finished, closed)
+  await assert.rejects(waybill.drained(), closed)
+  assert.equal(seen.filter(({ type }) => type === 'relay.failed').length, 1)
+  await assert.rejects(waybill.stop(), closed)
+})
+
+test('a handler that never ends, and ignores its signal, holds up neither the others nor the stop', async () => {
+  const handled: string[] = []
+  const storage = await pgliteStorage('memory://')
+  const waybill = await shop(storage, (key) => (key === 'endless' ? new Promise<void>(() => {}) : void handled.push(key)))
+  await waybill.start()
+  await waybill.publish(Placed({ key: 'endless' }))
+  await waybill.publish(Placed({ key: 'other' }))
+  await waybill.drained()
+  assert.deepEqual(handled, ['other'])
+  assert.equal(await storage.deadLetters.count(), 1)
+  await waybill.stop()
+})
+
+test('a key that one process has parked stays parked when its shard goes to another', async () => {
+  const server = await testPostgres()
+  const schema = server.schema()
+  const handled: string[] = []
+  let failing = true
+  const half = [0, 0].map(() => Promise.withResolvers<void>())
+  const shops = await Promise.all(
+    half.map(async ({ resolve }) => {
+      const storage = await postgresStorage(server.url(), { schema })
+      await storage.migrate()
+      const handle = (key: string): void => {
+        if (failing) throw new Error('not now')
+        handled.push(key)
+      }
+      return shop(storage, handle, (happened) => void (happened.type === 'relay.acquired' && happened.shards === 32 && resolve()))
+    }),
+  )
+  const [first, second] = shops as [(typeof shops)[0], (typeof shops)[0]]
+  for (const one of shops) await one.start()
+  await Promise.all(half.map(({ promise }) => promise))
+  const keys = Array.from({ length: 20 }, (_, index) => `key-${index}`)
+  for (const key of keys) await second.publish(Placed({ key }))
+  await second.drained()
+  failing = false
+  await first.stop()
+  for (const key of keys) await second.publish(Placed({ key }))
+  await second.drained()
+  assert.deepEqual(handled, [])
+  assert.equal(await second.database.deadLetters.count(), 40)
+  await second.stop()
+})
