@@ -25,8 +25,8 @@ const billing = defineContext('billing', {
 })
 
 await using waybill = await createWaybill({ database: await pgliteStorage('memory://'), contexts: [sales, billing], source: 'shop' })
-await waybill.database.database.query('create table orders (id text primary key)')
-await waybill.database.database.query('create table invoices (id text primary key, pence int)')
+await waybill.sql.query('create table orders (id text primary key)')
+await waybill.sql.query('create table invoices (id text primary key, pence int)')
 await waybill.start()
 
 const { receipts } = await waybill.unitOfWork(async (unit) => {
@@ -35,5 +35,5 @@ const { receipts } = await waybill.unitOfWork(async (unit) => {
 })
 await waybill.drained()
 
-const { rows } = await waybill.database.database.query('select * from invoices')
+const { rows } = await waybill.sql.query('select * from invoices')
 console.log(receipts[0]?.strategy, receipts[0]?.state, rows) // ASYNC_ONLY pending [ { id: 'o-1', pence: 1250 } ]

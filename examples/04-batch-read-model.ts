@@ -25,12 +25,12 @@ const stock = defineContext('stock', {
 })
 
 await using waybill = await createWaybill({ database: await pgliteStorage('memory://'), contexts: [stock] })
-await waybill.database.database.query('create table stock_level (code text primary key, quantity int not null)')
+await waybill.sql.query('create table stock_level (code text primary key, quantity int not null)')
 await waybill.start()
 
 await waybill.unitOfWork(async (unit) => {
   for (let move = 0; move < 1_000; move++) await unit.publish(Moved({ code: `code-${move % 3}`, quantity: 1 }))
 })
 await waybill.drained()
-const { rows } = await waybill.database.database.query('select * from stock_level order by code')
+const { rows } = await waybill.sql.query('select * from stock_level order by code')
 console.log(rows) // 334, 333, 333

@@ -20,9 +20,13 @@ const { enableCompileCache, registerHooks } = await import('node:module')
 // The demo starts this file again after each kill; with the cache a start takes a quarter of the time.
 enableCompileCache()
 if (fromSource) {
+  const checkout = new URL('../../../', import.meta.url).href
   registerHooks({
+    // Only for files of the checkout: an application given by --app may have the packed library, which has no source.
     resolve: (specifier, context, nextResolve) =>
-      nextResolve(specifier, { ...context, conditions: [...context.conditions, 'waybill:source'] }),
+      context.parentURL?.startsWith(checkout) && !context.parentURL.includes('/node_modules/')
+        ? nextResolve(specifier, { ...context, conditions: [...context.conditions, 'waybill:source'] })
+        : nextResolve(specifier, context),
   })
 }
 const { main } = await import(fromSource ? source.href : new URL('../dist/main.js', import.meta.url).href)

@@ -4,23 +4,22 @@ import { memoryTransport } from './adapters/memory/transport.ts'
 import { jsonCodec } from './codecs/json.ts'
 import { createConsumer } from './consume/consumer.ts'
 import { createParking } from './consume/parking.ts'
-import type { BoundedContext, EventOf, HandlerContext, HandlerDefinition } from './context.ts'
+import type { BoundedContext, EventOf } from './context.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import type { Codec } from './core/codec.ts'
 import type { SqlExecutor } from './core/database.ts'
 import { WaybillError } from './core/errors.ts'
 import type { DomainEvent, EventType } from './core/event.ts'
-import { type Handler, type RegisteredHandler, compose } from './core/handler.ts'
 import { newId } from './core/ids.ts'
-import { inTransaction, inboxOnce } from './core/inbox.ts'
 import { checkName } from './core/names.ts'
 import { type Observe, observeAll } from './core/observe.ts'
 import type { PublishConfig, PublishPreset } from './core/publish-config.ts'
 import { createRegistry } from './core/registry.ts'
-import { withScope } from './core/scope.ts'
 import type { Storage } from './core/stores.ts'
 import type { Transport } from './core/transport.ts'
 import type { Receipt, RunUnit, UnitOfWork, UnitResult } from './core/unit.ts'
+import { handlersByType, registerHandlers } from './handlers.ts'
+import { maintain } from './maintenance.ts'
 import { type RelayOptions, createRelay } from './outbox/relay.ts'
 import { type UnitOptions, createJoinTransaction, createUnitOfWork, createUnitRunner } from './outbox/unit-of-work.ts'
 import type { CircuitBreakerOptions } from './publish/circuit-breaker.ts'
@@ -101,14 +100,13 @@ export interface Waybill<Name extends string = string> {
   readonly queries: QueryBus
   /** The database as it was given. */
   readonly database: Storage
+  /** Runs single statements in that database, outside of units of work. */
+  readonly sql: SqlExecutor
   [Symbol.asyncDispose](): Promise<void>
 }
 
 const WEEK_MS = 7 * 24 * 3_600_000
-const MAINTENANCE_MS = 60_000
-const SWEEP_MAX = 5_000
 const DRAIN_POLL_MS = 20
-const SWEEP_PAUSE_MS = 20
 const CLOSE_MIN_MS = 1_000
 
 /**
@@ -118,6 +116,7 @@ const CLOSE_MIN_MS = 1_000
 export async function createWaybill<const Contexts extends readonly BoundedContext[]>(
   options: WaybillOptions<Contexts>,
 ): Promise<Waybill<EventNames<Contexts>>> {
+  checkNode()
   const { contexts, clock = systemClock, codec = jsonCodec(), shutdownMs = 10_000, inboxKeepMs = WEEK_MS } = options
   const source = checkName(options.source ?? 'waybill', 'source')
   checkContexts(contexts)
@@ -149,12 +148,10 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     observe,
   })
   const unitOfWork = createUnitOfWork(runUnit, publish)
-  const handlers = contexts.flatMap((context) =>
-    [...context.handlers].map(([name, definition]) => register(context.name, name, definition)),
-  )
+  const handlers = registerHandlers({ contexts, registry, inbox: storage.inbox, runUnit, durable, publish })
   const bus = createHybridBus({
     registry,
-    policies: createPolicies({ registry, contexts, hasOutbox: durable }),
+    policies: createPolicies({ registry, contexts, hasOutbox: durable, check: (eventType, policy) => bus.checkPolicy(eventType, policy) }),
     codec,
     source,
     outbox: durable ? { store: storage.outbox, database: storage.database } : undefined,
@@ -166,43 +163,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     breakers: options.breakers,
   })
 
-  function register(
-    context: string,
-    handlerName: string,
-    definition: HandlerDefinition,
-  ): RegisteredHandler & { readonly definition: HandlerDefinition } {
-    const name = `${context}/${handlerName}`
-    for (const { type } of definition.eventTypes) registry.get(type)
-    const user: Handler = async ({ events, signal, attempt, unit }) => {
-      const handlerContext: HandlerContext = {
-        sql: unit?.sql ?? NO_TRANSACTION,
-        publish: (event, config) =>
-          unit === undefined ? bus.publish(event, config) : withScope({ unit }, () => bus.publish(event, config)),
-        signal,
-        attempt,
-        deadLetter(reason) {
-          throw new WaybillError('DEAD_LETTERED', reason, { where: name })
-        },
-      }
-      await definition.run(events, handlerContext)
-    }
-    return {
-      name,
-      context,
-      eventTypes: new Set(definition.eventTypes.map(({ type }) => type)),
-      topics: [...new Set(definition.eventTypes.map(({ topic }) => topic))],
-      ordered: definition.ordered,
-      batchMax: definition.batchMax,
-      once: compose(user, [inboxOnce(storage.inbox, runUnit, name)]),
-      plain: durable ? compose(user, [inTransaction(runUnit)]) : user,
-      definition,
-    }
-  }
-
-  /**
-   * With handlers in this process the keys of a shard come with its lease. What the process that had it before has parked must be known before the
-   * first of their followers is handled.
-   */
+  /** With handlers in this process a shard's keys come with its lease: what the process before has parked must be known before followers are handled. */
   async function loadParkedKeys(): Promise<void> {
     if (transport.capabilities.acknowledges !== 'handled') return
     for (const { name, definition } of handlers) await createParking(storage.deadLetters, name, definition.parkFollowers, observe).load()
@@ -262,7 +223,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
       }).run(consumersAbort.signal),
     )
     relaying = relay.run(abort.signal)
-    running = [relaying, ...consumers, maintain(abort.signal)]
+    running = [relaying, ...consumers, maintain({ storage, inboxKeepMs, clock, observe }, abort.signal)]
     for (const part of running) part.catch(died)
   }
 
@@ -272,26 +233,6 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     dead ??= { error }
     finished.reject(error)
     ended.abort()
-  }
-
-  /** Keeps the tables that remember from growing without limit. */
-  async function maintain(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      await clock.sleep(MAINTENANCE_MS, signal)
-      if (signal.aborted) return
-      try {
-        await sweepAll((limit) => storage.inbox.sweep(inboxKeepMs, limit), signal)
-        const { keepPublishedMs = 0 } = storage
-        if (keepPublishedMs > 0) await sweepAll((limit) => storage.outbox.sweep(keepPublishedMs, limit), signal)
-      } catch (error) {
-        observe({ type: 'relay.failed', error })
-      }
-    }
-  }
-
-  /** Statement by statement, so that each is short; a fixed number a minute would be overtaken by a faster stream. */
-  async function sweepAll(sweep: (limit: number) => Promise<number>, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && (await sweep(SWEEP_MAX)) >= SWEEP_MAX) await clock.sleep(SWEEP_PAUSE_MS, signal)
   }
 
   async function stopParts(): Promise<void> {
@@ -387,18 +328,19 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     commands: createCommandBus(),
     queries: createQueryBus(),
     database: storage,
+    sql: storage.database,
     [Symbol.asyncDispose]: stop,
   }
 }
 
-const NO_TRANSACTION: SqlExecutor = {
-  query: () =>
-    Promise.reject(
-      new WaybillError('UNSUPPORTED', 'this handler has no transaction: no database was given', {
-        allowed: 'createWaybill({ database })',
-        where: 'context.sql',
-      }),
-    ),
+function checkNode(): void {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+  if (major > 22 || (major === 22 && minor >= 22)) return
+  throw new WaybillError('UNSUPPORTED', 'this Node is too old for Waybill', {
+    got: process.versions.node,
+    allowed: '22.22 or newer',
+    where: 'createWaybill',
+  })
 }
 
 function checkContexts(contexts: readonly BoundedContext[]): void {
@@ -412,13 +354,4 @@ function checkContexts(contexts: readonly BoundedContext[]): void {
       })
     names.add(name)
   }
-}
-
-function handlersByType(handlers: readonly RegisteredHandler[]): (eventType: string) => readonly RegisteredHandler[] {
-  const byType = new Map<string, RegisteredHandler[]>()
-  for (const handler of handlers) {
-    for (const type of handler.eventTypes) byType.set(type, [...(byType.get(type) ?? []), handler])
-  }
-  const none: readonly RegisteredHandler[] = []
-  return (eventType) => byType.get(eventType) ?? none
 }

@@ -20,8 +20,8 @@ const Placed = defineEvent<{ key: string }>('order.Placed', { key: (order) => or
 const closed = (error: unknown): boolean => isWaybillError(error, 'CLOSED')
 
 function shop(database: Storage, handle: (key: string) => void | Promise<void>, observe: (happened: WaybillEvent) => void = () => {}) {
-  const retry = { attemptsMax: 1 }
-  const handlers = { ship: on([Placed], ({ payload }) => handle(payload.key), { retry, timeoutMs: 50 }) }
+  const retry = { attemptsMax: 2, baseMs: 1, maxMs: 1 }
+  const handlers = { ship: on([Placed], ({ payload }) => handle(payload.key), { retry, timeoutMs: 300 }) }
   return createWaybill({ database, contexts: [defineContext('orders', { events: [Placed], handlers })], shutdownMs: 1_000, observe })
 }
 
@@ -40,9 +40,8 @@ test('before the start nothing is taken out of the outbox, so nothing is parked 
 
 test('a stop that comes during the start wins, and a second start is refused', async () => {
   const waybill = await shop(memoryStorage(), () => {})
-  const starting = waybill.start()
-  await assert.rejects(waybill.start(), closed)
-  await Promise.all([waybill.stop(), assert.rejects(starting, closed)])
+  const [starting, again] = [waybill.start(), waybill.start()]
+  await Promise.all([waybill.stop(), assert.rejects(starting, closed), assert.rejects(again, closed)])
   await assert.rejects(
     waybill.unitOfWork(async () => {}),
     closed,
@@ -73,7 +72,7 @@ test('whoever asked before the start hears of a relay that died, and nobody wait
 test('a handler that never ends, and ignores its signal, holds up neither the others nor the stop', async () => {
   const handled: string[] = []
   const storage = await pgliteStorage('memory://')
-  const waybill = await shop(storage, (key) => (key === 'endless' ? new Promise<void>(() => {}) : void handled.push(key)))
+  await using waybill = await shop(storage, (key) => (key === 'endless' ? new Promise<void>(() => {}) : void handled.push(key)))
   await waybill.start()
   await waybill.publish(Placed({ key: 'endless' }))
   await waybill.publish(Placed({ key: 'other' }))

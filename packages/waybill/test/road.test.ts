@@ -10,6 +10,7 @@ import {
   defineContext,
   defineEvent,
   isWaybillError,
+  memoryStorage,
   on,
   onBatch,
   withScope,
@@ -156,6 +157,23 @@ test('a policy changed at run time decides the next publish', async () => {
   assert.deepEqual(await decided(), ['SYNC_ONLY', 'event'])
   waybill.configureEvent(Placed, {})
   waybill.configureBoundedContext('orders', {})
+})
+
+test('a change at run time that could not be kept is refused, and the old policy stays', async () => {
+  const far = defineEvent('far.Away')
+  const two = await createWaybill({
+    database: memoryStorage(),
+    contexts: [
+      defineContext('far', { events: [far], publish: { strategy: 'ASYNC_ONLY' } }),
+      defineContext('near', { handlers: { take: on([far], () => {}) } }),
+    ],
+  })
+  await two.start()
+  for (const change of [() => two.configureEvent(far, 'INTRA_BC_FAST'), () => two.configureBoundedContext('far', 'INTRA_BC_FAST')]) {
+    assert.throws(change, (error) => isWaybillError(error, 'HYBRID_FAST_ACROSS_CONTEXTS'))
+    assert.equal((await two.publish(far({}))).strategy, 'ASYNC_ONLY')
+  }
+  await two.stop()
 })
 
 test('a unit of work writes what its aggregates raised', async () => {

@@ -28,7 +28,8 @@ export function printSummary({ print, paint }: Pick<Output, 'print' | 'paint'>, 
   print(`  ${paint('dim', '─'.repeat(WIDTH))}`)
   if (kills.length > 0) {
     head('Killed (SIGKILL) and resumed from disk')
-    for (const kill of kills.slice(0, KILLS_SHOWN)) row(kill.point, number(kill.afterInvoices), `invoices in, then at pass ${kill.hit}`)
+    for (const kill of kills.slice(0, KILLS_SHOWN))
+      row(kill.point, number(kill.afterInvoices), `invoices published, then at its hit ${kill.hit}`)
     if (kills.length > KILLS_SHOWN) print(`  ... and ${kills.length - KILLS_SHOWN} more`)
   }
   head('Events, as the ledger saw them')
@@ -53,7 +54,7 @@ export function printSummary({ print, paint }: Pick<Output, 'print' | 'paint'>, 
   zero('duplicate effects', result.duplicateEffects, 'counted in a table without a unique constraint')
   zero('order violations', result.orderViolations, `over ${number(keysOf(expected))} keys`)
   print(`  ${paint('dim', '─'.repeat(WIDTH))}`)
-  print(`  ${paint('dim', `again: waybill demo --kills ${kills.length} --seed ${seed}`)}`)
+  print(`  ${paint('dim', `again: npx waybill demo --kills ${kills.length} --seed ${seed}`)}`)
 }
 
 const KILLS_SHOWN = 12

@@ -39,12 +39,6 @@ interface Waiting {
   next: Waiting | undefined
 }
 
-/** A task that waits for those before it of its key. */
-interface Waiting {
-  readonly task: KeyedTask
-  next: Waiting | undefined
-}
-
 /** A key that has, or lately had, tasks. */
 interface Slot {
   readonly key: string

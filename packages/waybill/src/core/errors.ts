@@ -106,7 +106,8 @@ export class WaybillError extends Error {
     const parts = [
       ...(got === undefined ? [] : [`got ${got}`]),
       ...(details.allowed === undefined ? [] : [`allowed: ${details.allowed}`]),
-      ...(details.where === undefined ? [] : [`at ${details.where}`]),
+      // Once is enough where the message names the place already.
+      ...(details.where === undefined || message.includes(details.where) ? [] : [`at ${details.where}`]),
     ]
     super(parts.length === 0 ? message : `${message} (${parts.join('; ')})`, 'cause' in details ? { cause: details.cause } : undefined)
     this.code = code

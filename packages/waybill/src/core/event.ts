@@ -1,3 +1,4 @@
+import { burstNow } from './clock.ts'
 import type { MessageEnvelope } from './envelope.ts'
 import { WaybillError } from './errors.ts'
 import { newId } from './ids.ts'
@@ -97,29 +98,6 @@ export function defineEvent<Payload, const Name extends string = string>(
     Object.assign(create, { type: name, options: Object.freeze({ ...options }), topic, version }),
   )
   return eventType
-}
-
-// Reading the clock costs more than all the rest of making an event. One reading serves a burst of at most 64 events within one turn of the
-// event loop, so occurredAt is the time at which the burst began.
-const READINGS_MAX = 64
-let readings = READINGS_MAX
-let readMs = 0
-let forgetting = false
-const forgetReading = (): void => {
-  readings = READINGS_MAX
-  forgetting = false
-}
-
-function burstNow(): number {
-  if (readings >= READINGS_MAX) {
-    // One at a time: a turn that makes a million events must not queue thousands of these.
-    if (!forgetting) setImmediate(forgetReading).unref()
-    forgetting = true
-    readMs = Date.now()
-    readings = 0
-  }
-  readings++
-  return readMs
 }
 
 /**

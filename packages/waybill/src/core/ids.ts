@@ -1,4 +1,5 @@
 import { randomFillSync } from 'node:crypto'
+import { burstNow } from './clock.ts'
 
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
 const HEX_3 = Array.from({ length: 4096 }, (_, value) => value.toString(16).padStart(3, '0'))
@@ -14,7 +15,7 @@ let prefix = ''
  * A version 7 UUID (RFC 9562, section 5.7; counter as in section 6.2, method 1): rises strictly within a process, 62 random bits.
  * Entropy is drawn in blocks, which is what makes it cheap.
  */
-export function newId(nowMs: number = Date.now()): string {
+export function newId(nowMs: number = burstNow()): string {
   if (poolAt + 10 > POOL_BYTES) {
     randomFillSync(pool)
     poolAt = 0

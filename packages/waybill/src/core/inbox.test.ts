@@ -147,3 +147,11 @@ for (const [name, layer] of [
     assert.equal(stage.committed.size, 0)
   })
 }
+
+test('a handler whose time passed while it waited for the session is not called', async () => {
+  const { inbox, runUnit, committed } = createStage()
+  const reason = new Error('too late')
+  const handler = inboxOnce(inbox, runUnit, 'billing/invoice')(async () => assert.fail('called'))
+  await assert.rejects(handler({ ...invocation(Placed(1)), signal: AbortSignal.abort(reason) }), reason)
+  assert.equal(committed.size, 0)
+})

@@ -46,21 +46,27 @@ async function runAbortable(
   work: (unit: UnitScope, call: Handler) => Promise<void>,
 ): Promise<void> {
   let handling: Promise<void> | undefined
-  const call: Handler = (invocation) => untilAborted((handling = next(invocation)), signal)
+  const call: Handler = async (invocation) => {
+    // Its time may have passed while it waited for the session.
+    signal.throwIfAborted()
+    handling = next(invocation)
+    await untilAborted(handling, signal)
+  }
   try {
     await runUnit((unit) => work(unit, call))
   } catch (error) {
-    // What it ends with does not count any more, or is `error` itself.
-    await handling?.catch(() => undefined)
+    // Where the handler fails after its time, with what it fails with: that would be heard of nowhere else.
+    await handling
     throw error
   }
 }
 
 function untilAborted(handling: Promise<void>, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
+    // The reason as it is: whoever aborted knows it again.
+    const onAbort = (): void => reject(signal.reason as Error)
     handling.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    signal.addEventListener('abort', onAbort, { once: true })
     if (signal.aborted) onAbort()
-    else signal.addEventListener('abort', onAbort, { once: true })
   })
 }

@@ -18,7 +18,7 @@ import { createPublishInside } from './inside-unit.ts'
 import { type Journey, createReporter } from './journey.ts'
 import { type PublishMetrics, createPublishMetrics } from './metrics.ts'
 import { createPublishOutside } from './outside-unit.ts'
-import type { Policies } from './policy.ts'
+import type { Policies, Policy } from './policy.ts'
 import { type PlannerOptions, type TravelPlan, createPlanner } from './travel-plan.ts'
 
 export interface HybridBusOptions extends PlannerOptions {
@@ -55,6 +55,8 @@ export interface HybridBus extends Pick<Policies, 'configureEvent' | 'configureB
   publish(event: DomainEvent, config?: PublishConfig | PublishPreset): Promise<Receipt>
   /** Finds at start what could not work. @throws WaybillError `HYBRID_WITHOUT_CONSUMER` | `HYBRID_FAST_ACROSS_CONTEXTS` */
   checkConfiguration(): void
+  /** Whether an event could travel so. @throws WaybillError `HYBRID_WITHOUT_CONSUMER` | `HYBRID_FAST_ACROSS_CONTEXTS` */
+  checkPolicy(eventType: string, policy: Policy): void
   getMetrics(): PublishMetrics
   /** Refuses what comes now, waits for what is running, and aborts what does not end in time. Idempotent. */
   stop(): Promise<void>
@@ -158,6 +160,7 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
     publish,
     configureEvent: policies.configureEvent,
     configureBoundedContext: policies.configureBoundedContext,
+    checkPolicy: (eventType, policy) => void plan(eventType, policy),
     checkConfiguration() {
       for (const { type } of registry.types) {
         try {

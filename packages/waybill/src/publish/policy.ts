@@ -89,7 +89,7 @@ export interface Policies {
   /**
    * Says how an event travels from the next publish on, in place of what was said before; `{}` takes it back. Refused as a whole, changing
    * nothing, where it is wrong.
-   * @throws WaybillError `UNKNOWN_EVENT` | `UNKNOWN_STRATEGY` | `INVALID_OPTION` | `HYBRID_FAST_ACROSS_CONTEXTS` | `NO_OUTBOX`
+   * @throws WaybillError `UNKNOWN_EVENT` | `UNKNOWN_STRATEGY` | `INVALID_OPTION` | `HYBRID_FAST_ACROSS_CONTEXTS` | `HYBRID_WITHOUT_CONSUMER` | `NO_OUTBOX`
    */
   configureEvent(event: EventType | string, config: PublishConfig | PublishPreset): void
   /**
@@ -105,13 +105,15 @@ export interface PoliciesOptions {
   /** The bounded contexts, and how their events travel by default. */
   readonly contexts: readonly { readonly name: string; readonly publish?: PublishConfig | PublishPreset | undefined }[]
   readonly hasOutbox: boolean
+  /** Refuses, by throwing, a policy that could not be kept: asked before a change at run time is taken. */
+  readonly check?: (eventType: string, policy: Policy) => void
 }
 
 /**
  * Holds what each rule says. An event's policy is worked out once, and again after a change that concerns it.
  * @throws WaybillError `UNKNOWN_STRATEGY` | `INVALID_OPTION`
  */
-export function createPolicies({ registry, contexts, hasOutbox }: PoliciesOptions): Policies {
+export function createPolicies({ registry, contexts, hasOutbox, check = () => {} }: PoliciesOptions): Policies {
   const definitions = new Map(
     registry.types.map((eventType) => [eventType.type, resolvePublishConfig(eventType.options.publish, `publish of ${eventType.type}`)]),
   )
@@ -166,7 +168,7 @@ export function createPolicies({ registry, contexts, hasOutbox }: PoliciesOption
       const { type } = registry.get(typeof event === 'string' ? event : event?.type)
       // A copy, so that nobody changes a policy behind our back.
       const next = { ...resolvePublishConfig(config, `configureEvent of ${type}`) }
-      resolve(type, { event: next })
+      check(type, resolve(type, { event: next }))
       ofEvents.set(type, next)
       resolved.delete(type)
     },
@@ -183,7 +185,7 @@ export function createPolicies({ registry, contexts, hasOutbox }: PoliciesOption
       resolvePolicy({ context: next, hasOutbox, where: context })
       const own = registry.types.map(({ type }) => type).filter((type) => registry.contextOf(type) === context)
       // One that was unsound before is not this change's doing, and says so when it is published.
-      for (const type of own.filter(isSound)) resolve(type, { context: next })
+      for (const type of own.filter(isSound)) check(type, resolve(type, { context: next }))
       ofContexts.set(context, next)
       for (const type of own) resolved.delete(type)
     },
