@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import type { BoundedContext, HandlerContext, HandlerDefinition } from './context.ts'
 import type { SqlExecutor } from './core/database.ts'
 import { WaybillError } from './core/errors.ts'
@@ -55,6 +56,43 @@ export function registerHandlers({ contexts, registry, inbox, runUnit, durable, 
     }
   }
   return contexts.flatMap((context) => [...context.handlers].map(([name, definition]) => register(context.name, name, definition)))
+}
+
+/** A consumer group of a topic. */
+export interface TopicGroup {
+  readonly topic: string
+  readonly group: string
+}
+
+/** The groups of these contexts' handlers. */
+export function groupsOf(contexts: readonly BoundedContext[]): readonly TopicGroup[] {
+  return contexts.flatMap((context) =>
+    [...context.handlers].flatMap(([name, { eventTypes }]) =>
+      [...new Set(eventTypes.map(({ topic }) => topic))].map((topic) => ({ topic, group: `${context.name}/${name}` })),
+    ),
+  )
+}
+
+/**
+ * A mark of what a relay hands its rows to, at the end of its id. With a transport that reports handled it stands for the groups of its process; a row
+ * is retired when these are done with it, so two relays of one outbox must have the same.
+ */
+export function relayMark(groups: readonly TopicGroup[], acknowledges: 'stored' | 'handled'): string {
+  if (acknowledges === 'stored') return '~broker'
+  const names = groups.map(({ topic, group }) => `${topic} ${group}`).toSorted()
+  return `~${createHash('sha256').update(names.join('\n')).digest('hex').slice(0, 12)}`
+}
+
+/** @throws WaybillError `UNSUPPORTED` where a relay at work hands rows to other handlers than `relayId` would */
+export function refuseOtherHandlers(relays: readonly string[], relayId: string): void {
+  const markOf = (id: string): string => id.slice(id.lastIndexOf('~'))
+  const other = relays.find((id) => id.includes('~') && markOf(id) !== markOf(relayId))
+  if (other === undefined) return
+  throw new WaybillError(
+    'UNSUPPORTED',
+    'another process relays this outbox to other handlers: each would retire rows that the other still needs',
+    { got: other, allowed: 'the same contexts in every process that shares the database, or a broker as transport', where: 'contexts' },
+  )
 }
 
 /** Who handles which type. */

@@ -18,9 +18,9 @@ import { createRegistry } from './core/registry.ts'
 import type { Storage } from './core/stores.ts'
 import type { Transport } from './core/transport.ts'
 import type { Receipt, RunUnit, UnitOfWork, UnitResult } from './core/unit.ts'
-import { handlersByType, registerHandlers } from './handlers.ts'
+import { groupsOf, handlersByType, refuseOtherHandlers, registerHandlers, relayMark } from './handlers.ts'
 import { maintain } from './maintenance.ts'
-import { type RelayOptions, createRelay } from './outbox/relay.ts'
+import { DEFAULT_LEASE_MS, type RelayOptions, createRelay } from './outbox/relay.ts'
 import { type UnitOptions, createJoinTransaction, createUnitOfWork, createUnitRunner } from './outbox/unit-of-work.ts'
 import type { CircuitBreakerOptions } from './publish/circuit-breaker.ts'
 import { type CommandBus, type QueryBus, createCommandBus, createQueryBus } from './publish/command-bus.ts'
@@ -107,6 +107,7 @@ export interface Waybill<Name extends string = string> {
 
 const WEEK_MS = 7 * 24 * 3_600_000
 const DRAIN_POLL_MS = 20
+const RELAYS_POLL_MS = 250
 const CLOSE_MIN_MS = 1_000
 
 /**
@@ -128,15 +129,20 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
   const observers: Observe[] = options.observe === undefined ? [] : [options.observe]
   const observe = observeAll(observers)
 
+  const groups = groupsOf(contexts)
+  const inProcess = transport.capabilities.acknowledges === 'handled'
+  // Where handlers in process are what a row waits for, a process without any has nothing to relay to: another one does it.
+  const relays = durable && !(inProcess && groups.length === 0)
+  const relayId = `${source}-${process.pid}-${newId().slice(-12)}${relayMark(groups, transport.capabilities.acknowledges)}`
   const relay = createRelay({
     ...options.relay,
     store: storage.outbox,
     publishers: new Map([['default', transport]]),
-    relayId: `${source}-${process.pid}-${newId().slice(-12)}`,
+    relayId,
     shutdownMs,
     clock,
     observe,
-    beforeTakeOver: loadParkedKeys,
+    beforeTakeOver,
   })
   const publish: Waybill['publish'] = (event, config) => bus.publish(event, config)
   const runUnit: RunUnit = createUnitRunner({
@@ -164,8 +170,9 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
   })
 
   /** With handlers in this process a shard's keys come with its lease: what the process before has parked must be known before followers are handled. */
-  async function loadParkedKeys(): Promise<void> {
-    if (transport.capabilities.acknowledges !== 'handled') return
+  async function beforeTakeOver(): Promise<void> {
+    refuseOtherHandlers(await storage.outbox.relays(), relayId)
+    if (!inProcess) return
     for (const { name, definition } of handlers) await createParking(storage.deadLetters, name, definition.parkFollowers, observe).load()
   }
 
@@ -197,7 +204,8 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     try {
       bus.checkConfiguration()
       if (durable) await storage.check()
-      await transport.declareGroups(handlers.flatMap(({ name, topics }) => topics.map((topic) => ({ topic, group: name }))))
+      if (relays) await refuseForGood()
+      await transport.declareGroups(groups)
     } finally {
       starting = false
     }
@@ -222,9 +230,23 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
         observe,
       }).run(consumersAbort.signal),
     )
-    relaying = relay.run(abort.signal)
+    if (relays) relaying = relay.run(abort.signal)
     running = [relaying, ...consumers, maintain({ storage, inboxKeepMs, clock, observe }, abort.signal)]
     for (const part of running) part.catch(died)
+  }
+
+  /** A relay that has died is at work by its leases until they run out: what it relayed to counts that long. */
+  async function refuseForGood(): Promise<void> {
+    const until = clock.now() + (options.relay?.leaseMs ?? DEFAULT_LEASE_MS) + RELAYS_POLL_MS
+    for (;;) {
+      try {
+        refuseOtherHandlers(await storage.outbox.relays(), relayId)
+        return
+      } catch (error) {
+        if (clock.now() >= until || stopping !== undefined) throw error
+        await clock.sleep(RELAYS_POLL_MS, ended.signal)
+      }
+    }
   }
 
   /** A part that ended by itself: what it did is done by nobody any more, so somebody must hear of it. */
@@ -293,6 +315,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
 
   /** Lets go of the relay at the stop, which waits for that: a relay that somebody uses goes on. */
   async function publishDue(signal: AbortSignal): Promise<number> {
+    if (!relays) return 0
     const publishing = relay.publishAllPending(signal)
     asking.add(publishing)
     try {

@@ -113,3 +113,43 @@ test('a key that one process has parked stays parked when its shard goes to anot
   assert.equal(await second.database.deadLetters.count(), 40)
   await second.stop()
 })
+
+test('two processes of one database: other handlers are refused, a mere publisher leaves its rows to who has the handlers', async () => {
+  const server = await testPostgres()
+  const schema = server.schema()
+  const open = async (): Promise<Storage> => {
+    const storage = await postgresStorage(server.url(), { schema, poolMax: 4 })
+    await storage.migrate()
+    return storage
+  }
+  const orders = defineContext('orders', { events: [Placed] })
+  const handled: string[] = []
+  const billing = defineContext('billing', { handlers: { bill: on([Placed], ({ payload }) => void handled.push(payload.key)) } })
+  const mail = defineContext('mail', { handlers: { send: on([Placed], () => {}) } })
+  const relay = { leaseMs: 500 }
+
+  await using biller = await createWaybill({ database: await open(), contexts: [orders, billing], relay })
+  await biller.start()
+  await until(async () => (await biller.database.outbox.relays()).length === 1)
+
+  const mailer = await createWaybill({ database: await open(), contexts: [orders, mail], relay })
+  await assert.rejects(mailer.start(), (error) => isWaybillError(error, 'UNSUPPORTED'))
+  await mailer.stop()
+
+  await using publisher = await createWaybill({ database: await open(), contexts: [orders], relay })
+  await publisher.start()
+  for (let count = 0; count < 20; count++) await publisher.publish(Placed({ key: `k-${count}` }))
+  assert.equal(await publisher.publishAllPending(), 0)
+  await publisher.drained()
+  assert.equal(handled.length, 20)
+
+  await using twin = await createWaybill({ database: await open(), contexts: [orders, billing], relay })
+  await twin.start()
+  await publisher.publish(Placed({ key: 'k-20' }))
+  await publisher.drained()
+  assert.equal(handled.length, 21)
+})
+
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  while (!(await holds())) await new Promise((resolve) => setImmediate(resolve))
+}

@@ -88,6 +88,8 @@ export interface OutboxStore {
   append(sql: SqlExecutor, entries: readonly OutboxEntry[]): Promise<readonly string[]>
   /** Renews `relayId`'s leases and takes free ones up to its fair share; gives back the shards it holds. */
   acquire(relayId: string, leaseMs: number): Promise<readonly number[]>
+  /** Ids of the relays that are at work by the database's clock. One that died counts until its leases run out, unless it is known to be dead. */
+  relays(): Promise<readonly string[]>
   /** Gives the leases back at once: nothing that was in flight becomes suspect. */
   relinquish(relayId: string): Promise<void>
   /**

@@ -41,6 +41,9 @@ export interface Lanes {
   stop(): void
 }
 
+/** So many keys can be in flight at least, however many rows each of them has. */
+const KEYS_IN_FLIGHT_MIN = 50
+
 export function createLanes(options: LanesOptions): Lanes {
   const { destinations, sender, inFlightMax, batchSize, retry, clock, random, sentBefore, wake, hurry, fatal } = options
   const sending = new Map<string, Key>()
@@ -48,6 +51,7 @@ export function createLanes(options: LanesOptions): Lanes {
   const resting = new Map<string, Key & { readonly from: number; readonly until: number; readonly destination: Destination }>()
   // As many as a few dead relays can have left behind. What exceeds it is claimed again later.
   const suspectsMax = 4 * inFlightMax
+  const perKeyMax = Math.max(1, Math.floor(inFlightMax / KEYS_IN_FLIGHT_MIN))
   let rowsInFlight = 0
   let freed = 0
   let suspectInFlight = false
@@ -147,7 +151,7 @@ export function createLanes(options: LanesOptions): Lanes {
     let taken = 0
     const admits = destination.breaker.admits
     if (admits === 'none') return 0
-    const calls = callsOf(together, destination.publisher.capabilities.acknowledges === 'handled')
+    const calls = callsOf(together, destination.publisher.capabilities.acknowledges === 'handled' ? perKeyMax : undefined)
     for (const sent of admits === 'one' ? calls.slice(0, 1) : calls) {
       call(destination, sent, (judged) => sender.send(destination.publisher, sent, judged))
       taken += sent.length

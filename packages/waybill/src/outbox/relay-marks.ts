@@ -6,7 +6,7 @@ import { isWaybillError } from '../core/errors.ts'
 export const DATABASE_RETRY = Object.freeze({ baseMs: 100, maxMs: 5_000 })
 
 /** Whether asking the database again can't help. */
-export const isFatal = (error: unknown): boolean => isWaybillError(error, 'NOT_MIGRATED', 'SCHEMA_TOO_NEW', 'CLOSED')
+export const isFatal = (error: unknown): boolean => isWaybillError(error, 'NOT_MIGRATED', 'SCHEMA_TOO_NEW', 'CLOSED', 'UNSUPPORTED')
 
 export interface PersistOptions {
   readonly clock: Clock

@@ -23,10 +23,14 @@ export function groupBy(rows: readonly ClaimedRow[], nameOf: (row: ClaimedRow) =
   return groups
 }
 
-/** The calls that rows of one destination are sent in: one per key where a slow key takes its time, else one for all. */
-export function callsOf(rows: readonly ClaimedRow[], ownCallPerKey: boolean): readonly (readonly ClaimedRow[])[] {
+/**
+ * The calls that rows of one destination are sent in: one for all, or, where a slow key takes its time, one per key of at most `perKeyMax` rows. What
+ * exceeds it is claimed again later: a few keys that fail must not fill what may be in flight, or all others would wait for them.
+ */
+export function callsOf(rows: readonly ClaimedRow[], perKeyMax: number | undefined): readonly (readonly ClaimedRow[])[] {
   if (rows.length === 0) return []
-  return ownCallPerKey ? [...groupBy(rows, (row) => keyIdOf(row.message)).values()] : [rows]
+  if (perKeyMax === undefined) return [rows]
+  return [...groupBy(rows, (row) => keyIdOf(row.message)).values()].map((group) => group.slice(0, perKeyMax))
 }
 
 /** Rows in waves of at most one per key: what is sent where a transport does not stop a key at its failure. */

@@ -70,6 +70,8 @@ export interface Relay {
   stats(): RelayStats
 }
 
+/** How long a relay keeps its shards without renewing them, where nothing is said. */
+export const DEFAULT_LEASE_MS = 15_000
 const SENT_BEFORE_MAX = 10_000
 
 function resolve(options: RelayOptions): RelaySettings {
@@ -83,7 +85,7 @@ function resolve(options: RelayOptions): RelaySettings {
     beforeTakeOver: options.beforeTakeOver ?? (() => Promise.resolve()),
     batchSize: checkInteger(options.batchSize ?? 200, 'relay.batchSize', 1, 10_000),
     inFlightMax: checkInteger(options.inFlightMax ?? 1_000, 'relay.inFlightMax', 1, 100_000),
-    leaseMs: checkInteger(options.leaseMs ?? 15_000, 'relay.leaseMs', 100, 3_600_000),
+    leaseMs: checkInteger(options.leaseMs ?? DEFAULT_LEASE_MS, 'relay.leaseMs', 100, 3_600_000),
     pollIntervalMs: checkInteger(options.pollIntervalMs ?? 500, 'relay.pollIntervalMs', 1, 60_000),
     shutdownMs: checkInteger(options.shutdownMs ?? 5_000, 'relay.shutdownMs', 0, 600_000),
     retry: resolveRetryPolicy(options.retry, 'relay.retry'),

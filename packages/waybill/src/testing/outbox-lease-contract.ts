@@ -25,6 +25,15 @@ export function outboxLeaseContract(declare: Declare): void {
     assert.equal((await storage.outbox.stats()).pending, 0)
   })
 
+  declare('relays at work are known until they give their leases back', async (storage) => {
+    assert.deepEqual(await storage.outbox.relays(), [])
+    await storage.outbox.acquire(RELAY, LEASE_MS)
+    await storage.outbox.acquire(OTHER, LEASE_MS)
+    assert.deepEqual((await storage.outbox.relays()).toSorted(), [RELAY, OTHER].toSorted())
+    await storage.outbox.relinquish(RELAY)
+    assert.deepEqual(await storage.outbox.relays(), [OTHER])
+  })
+
   declare('what was in flight when a relay died is suspect for the next, and nothing else is', async (storage) => {
     await append(storage, [entry('a'), entry('b')])
     const inFlight = await until('the relay has claimed under its short lease', async () => {

@@ -62,6 +62,7 @@ export function createMemoryOutbox(database: MemoryDatabase, clock: Clock, rowsM
       database.assertOpen()
       return leases.acquire(relayId, leaseMs)
     },
+    relays: async () => leases.relays(),
     async relinquish(relayId) {
       leases.relinquish(relayId)
     },

@@ -11,6 +11,7 @@ interface Lease {
 /** Who works on which shard, and what was in flight there. */
 export interface ShardLeases {
   acquire(relayId: string, leaseMs: number): readonly number[]
+  relays(): readonly string[]
   relinquish(relayId: string): void
   holds(relayId: string, shard: number): boolean
   heldBy(relayId: string): ReadonlySet<number>
@@ -59,6 +60,7 @@ export function createShardLeases(clock: Clock, suspect: (rowId: number) => void
       }
       return [...mine].toSorted((a, b) => a - b)
     },
+    relays: () => [...relays].filter(([, until]) => until > clock.now()).map(([id]) => id),
     relinquish(relayId) {
       relays.delete(relayId)
       for (const [shard, lease] of leases) if (lease.relayId === relayId) leases.delete(shard)

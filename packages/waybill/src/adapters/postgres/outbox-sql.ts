@@ -7,6 +7,7 @@ export interface OutboxSql {
   readonly appendOne: string
   readonly lockSlots: string
   readonly acquire: string
+  readonly relays: string
   readonly relinquish: string
   readonly claim: string
   readonly markPublished: string
@@ -102,6 +103,7 @@ function leasing({ lease, relay }: Tables) {
         returning l.shard, l.owner
       )
       select ch.shard::int as shard from changed ch where ch.owner is not null order by ch.shard`,
+    relays: `select r.id from ${relay} r where r.expires_at > clock_timestamp() order by r.id`,
     relinquish: `
       with gone as (delete from ${relay} r where r.id = $1::text)
       update ${lease} l set owner = null, expires_at = null where l.owner = $1::text`,

@@ -82,6 +82,10 @@ export function createOutboxStore(database: Database, tables: Tables, { keepPubl
       const rows = await run<{ shard: number }>(sql.acquire, [relayId, leaseMs, soleOwner, JSON.stringify([...ownRelays]), isNew])
       return rows.map(({ shard }) => Number(shard))
     },
+    async relays() {
+      const ids = (await run<{ id: string }>(sql.relays)).map(({ id }) => id)
+      return soleOwner ? ids.filter((id) => ownRelays.has(id)) : ids
+    },
     async relinquish(relayId) {
       await run(sql.relinquish, [relayId])
       ownRelays.delete(relayId)
