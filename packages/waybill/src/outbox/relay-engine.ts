@@ -66,13 +66,14 @@ export function startEngine(options: EngineOptions): Engine {
   const pause = createPause(clock)
   let ended: { readonly error: unknown } | undefined
   let stopping = false
+  let resting: AbortController | undefined
 
   const sender = createSender(options)
   const fatal = (error: unknown): void => {
     ended ??= { error }
     pause.wake()
   }
-  const lanes = createLanes({ ...options, sender, wake: pause.wake, hurry: pause.hurry, fatal })
+  const lanes = createLanes({ ...options, sender, wake: pause.wake, hurry: pause.hurry, idled: () => resting?.abort('ended'), fatal })
   const shards = createShards(options)
 
   const limit = (): number => Math.min(options.batchSize, options.inFlightMax - lanes.rowsInFlight)
@@ -111,7 +112,11 @@ export function startEngine(options: EngineOptions): Engine {
       pollMs = taken > 0 ? POLL_MIN_MS : Math.min(pollMs * 2, pollIntervalMs)
       const restMs = Math.min(REST_MAX_MS, (clock.now() - lookedAt) * REST_PER_LOOK)
       await pause.for(Math.min(pollMs, pollIntervalMs, lanes.nextRestedMs(), destinations.nextProbeMs(), shards.renewInMs()))
-      if (!lanes.idle && restMs > 0) await clock.sleep(restMs)
+      if (!lanes.idle && restMs > 0) {
+        resting = new AbortController()
+        await clock.sleep(restMs, resting.signal)
+        resting = undefined
+      }
     }
   }
 

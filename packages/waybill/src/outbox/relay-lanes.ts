@@ -20,6 +20,8 @@ export interface LanesOptions {
   readonly wake: () => void
   /** Told when it is worth claiming again soon. */
   readonly hurry: () => void
+  /** Nothing is in flight any more. */
+  readonly idled: () => void
   /** Told of what must end the relay. */
   readonly fatal: (error: unknown) => void
 }
@@ -45,7 +47,7 @@ export interface Lanes {
 const KEYS_IN_FLIGHT_MIN = 50
 
 export function createLanes(options: LanesOptions): Lanes {
-  const { destinations, sender, inFlightMax, batchSize, retry, clock, random, sentBefore, wake, hurry, fatal } = options
+  const { destinations, sender, inFlightMax, batchSize, retry, clock, random, sentBefore, wake, hurry, idled, fatal } = options
   const sending = new Map<string, Key>()
   const suspects = new Map<string, ClaimedRow>()
   const resting = new Map<string, Key & { readonly from: number; readonly until: number; readonly destination: Destination }>()
@@ -66,6 +68,7 @@ export function createLanes(options: LanesOptions): Lanes {
       rowsInFlight -= rows.length
       freed += rows.length
       ended()
+      if (rowsInFlight === 0) idled()
       // Not at once at the end of each call: a claim per call would cost the database more than the sending.
       if (freed < Math.min(batchSize / 2, rowsInFlight + suspects.size)) return hurry()
       freed = 0
