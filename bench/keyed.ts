@@ -9,7 +9,7 @@ type Runner = (keys: readonly string[], task: Task) => Promise<void>
 
 // As in front of a broker: nobody hands the pool more than it has room for.
 const CONCURRENCY = 1_000
-const QUEUE_MAX = 2_000
+const QUEUE_MAX = 1_000
 
 async function pool(keys: readonly string[], task: Task): Promise<void> {
   const keyed = createKeyedPool({ concurrency: CONCURRENCY, queueMax: QUEUE_MAX })

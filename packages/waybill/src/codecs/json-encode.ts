@@ -96,8 +96,8 @@ function headersOf({ event_id, event_type, occurred_at, source }: MessageEnvelop
   return headers
 }
 
-// Events come in bursts of one millisecond.
-let lastTime: string | undefined
+// Events come in bursts of one millisecond. NaN equals nothing, and so no time that is missing.
+let lastTime: unknown = NaN
 
 /** What differs from event to event, as JSON; the headers of what is optional are added to `headers`. */
 function attributesJson(envelope: MessageEnvelope, headers: Record<string, string>): string {

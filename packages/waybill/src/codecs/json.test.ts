@@ -3,6 +3,8 @@ import { test } from 'node:test'
 import type { MessageEnvelope } from '../core/envelope.ts'
 import { isWaybillError, type WaybillErrorCode } from '../core/errors.ts'
 import { jsonCodec } from './json.ts'
+import type * as decoding from './json-decode.ts'
+import type * as encoding from './json-encode.ts'
 
 const codec = jsonCodec()
 const base: MessageEnvelope = {
@@ -245,6 +247,18 @@ test('required attributes are checked, one by one', () => {
   }
   for (const occurred_at of ['2024-02-29T23:59:59Z', '2024-01-01T00:00:00.123456789Z', '2000-02-29T00:00:00+00:00', '0001-01-01T00:00:00Z'])
     assert.equal(decodeText(wire({ occurred_at })).occurred_at, occurred_at)
+})
+
+test('the very first envelope of a process is checked like any other', async () => {
+  // A module of its own: what it remembers of earlier envelopes is empty.
+  const fresh = <T>(name: string): Promise<T> => import(`./${name}.ts?fresh`) as Promise<T>
+  const { createJsonEncoder } = await fresh<typeof encoding>('json-encode')
+  const { decodeJson } = await fresh<typeof decoding>('json-decode')
+  const timeless = { ...base, occurred_at: undefined as unknown as string }
+  assert.throws(() => createJsonEncoder(1024, 8, {})(timeless), refused('NOT_SERIALIZABLE', 'occurred_at'))
+  const body = (changes: object) => ({ headers: {}, body: bytes(wire(changes)) })
+  assert.throws(() => decodeJson(body({ event_type: undefined }), 1024, 8), refused('DECODE_FAILED', 'event_type'))
+  assert.throws(() => decodeJson(body({ occurred_at: undefined }), 1024, 8), refused('DECODE_FAILED', 'occurred_at'))
 })
 
 test('fields of other systems don’t get in the way', () => {
