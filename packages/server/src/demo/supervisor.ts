@@ -15,7 +15,7 @@ export interface SuperviseOptions {
   readonly kills: readonly PlannedKill[]
   readonly signal: AbortSignal
   readonly onEvent: (event: SupervisorEvent) => void
-  /** A worker that reports no progress for this long is given up. @default 60000 */
+  /** A worker that reports no progress for this long is given up; long, since a busy machine takes its time to start one. @default 180000 */
   readonly stallMs?: number
   /** For all workers together. @default 900000 */
   readonly limitMs?: number
@@ -38,7 +38,7 @@ export async function supervise({
   kills,
   signal,
   onEvent,
-  stallMs = 60_000,
+  stallMs = 180_000,
   limitMs = 900_000,
   script = COMMAND,
 }: SuperviseOptions): Promise<number> {
