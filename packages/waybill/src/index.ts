@@ -47,14 +47,19 @@ export type {
   ClaimedRow,
   DeadLetter,
   DeadLetterStore,
+  HeldShards,
   InboxStore,
+  OutboxDetail,
   OutboxEntry,
   OutboxFilter,
+  OutboxHints,
   OutboxRecord,
   OutboxStats,
   OutboxStore,
+  RelayLease,
   RowFailure,
   Storage,
+  StuckKey,
 } from './core/stores.ts'
 export { compose } from './core/handler.ts'
 export type { Handler, Invocation, Middleware, RegisteredHandler } from './core/handler.ts'
@@ -73,5 +78,6 @@ export { createCommandBus, createQueryBus, defineCommand, defineQuery } from './
 export { createEventBus } from './publish/event-bus.ts'
 export { Aggregate } from './outbox/aggregate.ts'
 export { createRelay } from './outbox/relay.ts'
+export type { Relay, RelayOptions, RelayStats } from './outbox/relay.ts'
 export { createKeyedPool } from './consume/keyed-pool.ts'
 export { createConsumer } from './consume/consumer.ts'

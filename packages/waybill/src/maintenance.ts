@@ -26,7 +26,8 @@ export async function maintain({ storage, inboxKeepMs, clock, observe }: Mainten
     try {
       await sweep((limit) => storage.inbox.sweep(inboxKeepMs, limit))
       const { keepPublishedMs = 0 } = storage
-      if (keepPublishedMs > 0) await sweep((limit) => storage.outbox.sweep(keepPublishedMs, limit))
+      // Also where nothing published is kept: skipped rows are.
+      await sweep((limit) => storage.outbox.sweep(keepPublishedMs, limit))
     } catch (error) {
       observe({ type: 'relay.failed', error })
     }

@@ -20,7 +20,7 @@ import type { Transport } from './core/transport.ts'
 import type { Receipt, RunUnit, UnitOfWork, UnitResult } from './core/unit.ts'
 import { groupsOf, handlersByType, refuseOtherHandlers, registerHandlers, relayMark } from './handlers.ts'
 import { maintain } from './maintenance.ts'
-import { DEFAULT_LEASE_MS, type RelayOptions, createRelay } from './outbox/relay.ts'
+import { DEFAULT_LEASE_MS, type RelayOptions, type RelayStats, createRelay } from './outbox/relay.ts'
 import { type UnitOptions, createJoinTransaction, createUnitOfWork, createUnitRunner } from './outbox/unit-of-work.ts'
 import type { CircuitBreakerOptions } from './publish/circuit-breaker.ts'
 import { type CommandBus, type QueryBus, createCommandBus, createQueryBus } from './publish/command-bus.ts'
@@ -43,7 +43,11 @@ export interface WaybillOptions<Contexts extends readonly BoundedContext[]> {
   readonly codec?: Codec
   /** Told of everything that happens. */
   readonly observe?: Observe
-  readonly relay?: Pick<RelayOptions, 'batchSize' | 'inFlightMax' | 'leaseMs' | 'pollIntervalMs' | 'retry'>
+  /** How rows are relayed. @default as said there */
+  readonly relay?: Pick<
+    RelayOptions,
+    'batchSize' | 'inFlightMax' | 'leaseMs' | 'pollIntervalMs' | 'retry' | 'listen' | 'publishTimeoutMs' | 'breaker'
+  >
   /** Breakers of the in-process and the outbox path. @default 5 failures in a row open them for 60 s */
   readonly breakers?: Pick<CircuitBreakerOptions, 'failureThreshold' | 'recoveryMs' | 'halfOpenMax' | 'successThreshold'>
   /** How long `stop` waits for what is running. @default 10000 */
@@ -85,6 +89,8 @@ export interface Waybill<Name extends string = string> {
   /** Changes how the events of a context travel, from the next publish on. */
   configureBoundedContext(context: string, config: PublishConfig | PublishPreset): void
   getMetrics(): PublishMetrics
+  /** What the relay of this process does, and has done; `relayId` is its name in `database.outbox.leases()`. */
+  relayStats(): RelayStats & { readonly relayId: string }
   /** In-process subscribers of SYNC_ONLY events, without a name and so without an inbox. Durable work belongs to a context's handlers. */
   subscribe<Type extends EventType>(eventType: Type, handler: (event: EventOf<readonly [Type]>) => void | Promise<void>): () => void
   unsubscribe<Type extends EventType>(eventType: Type, handler: (event: EventOf<readonly [Type]>) => void | Promise<void>): void
@@ -340,6 +346,7 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
     configureEvent: bus.configureEvent,
     configureBoundedContext: bus.configureBoundedContext,
     getMetrics: bus.getMetrics,
+    relayStats: () => ({ relayId, ...relay.stats() }),
     subscribe: (eventType, handler) => subscribers.subscribe(eventType, handler),
     unsubscribe: (eventType, handler) => subscribers.unsubscribe(eventType, handler),
     async publishAllPending() {

@@ -10,7 +10,7 @@ test('a seed decides the plan', () => {
 test('each crash point comes once before any comes again, and none that the demo never reaches', () => {
   const points = planKills(3, 10, 2025).map(({ point }) => point)
   assert.equal(new Set(points).size, 10)
-  assert.ok(!points.includes('consume.beforePark'))
+  for (const point of ['consume.beforePark', 'relay.afterPark', 'relay.beforeRelinquish'] as const) assert.ok(!points.includes(point))
 })
 
 test('kills are spread over the invoices, with work left after the last', () => {

@@ -4,11 +4,19 @@ export interface Clock {
   now(): number
   /** Resolves after `ms`, or as soon as `signal` aborts; never rejects. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
+  /** Milliseconds since whenever, that never go back, whatever is done to the time of day. @default `now` counts */
+  monotonic?(): number
+}
+
+/** The time of `clock` for measuring how long something takes. */
+export function monotonicOf(clock: Clock): () => number {
+  return () => clock.monotonic?.() ?? clock.now()
 }
 
 /** The machine's own time. */
 export const systemClock: Clock = {
   now: Date.now,
+  monotonic: () => performance.now(),
   // Not `node:timers/promises`: it makes an error with its stack for each sleep that is cut short, which costs more than what is timed.
   sleep(ms, signal) {
     return new Promise((resolve) => {

@@ -20,6 +20,8 @@ export type WaybillEvent =
       readonly path: string
       readonly from: 'closed' | 'open' | 'half-open'
       readonly to: 'closed' | 'open' | 'half-open'
+      /** What opened it, where a relay's was opened: the last failure. */
+      readonly error?: unknown
     }
   /** Something after the commit failed that must not fail the unit of work: a fault in this library or in an observer's wake. */
   | { readonly type: 'unit.failed'; readonly error: unknown }
@@ -35,6 +37,8 @@ export type WaybillEvent =
     }
   | { readonly type: 'relay.parked'; readonly rowId: string; readonly topic: string; readonly key: string; readonly error: string }
   | { readonly type: 'relay.failed'; readonly error: unknown }
+  /** Whether the database's hints reach this relay. Where they don't, it polls. */
+  | { readonly type: 'relay.hints'; readonly state: 'listening' | 'deaf'; readonly error?: unknown }
   | {
       readonly type: 'delivery.received'
       readonly handler: string

@@ -33,6 +33,11 @@ export interface PublishConfig {
   readonly timeoutMs?: number
   /** 0 (last) to 9 (first): orders what is due across keys, never within one key. @default 5 */
   readonly priority?: number
+  /**
+   * Of a single publish only, with `ASYNC_ONLY`: not due before, by the database's clock; at most 10 years ahead, and due at once where it is past. What
+   * is published later with the same key doesn't wait for it.
+   */
+  readonly availableAt?: Date
 }
 
 /** Ready-made configurations. */
@@ -51,7 +56,20 @@ export type PublishPreset = keyof typeof PublishStrategies
 const TIMEOUT_MAX_MS = 600_000
 
 /**
- * A configuration from a value or a preset's name, checked field by field.
+ * How one publish wants to travel: a configuration that may name a date too.
+ * @throws WaybillError `UNKNOWN_STRATEGY` | `INVALID_OPTION`
+ */
+export function resolvePublishCall(input: PublishConfig | PublishPreset | undefined, where: string): PublishConfig {
+  if (typeof input !== 'object' || input?.availableAt === undefined) return resolvePublishConfig(input, where)
+  const { availableAt, ...config } = input
+  if (!(availableAt instanceof Date) || Number.isNaN(availableAt.getTime()))
+    throw new WaybillError('INVALID_OPTION', `${where}.availableAt is no date`, { got: availableAt, allowed: 'a valid Date', where })
+  // A copy: a date can be set.
+  return { ...resolvePublishConfig(config, where), availableAt: new Date(availableAt) }
+}
+
+/**
+ * A standing configuration from a value or a preset's name, checked field by field.
  * @throws WaybillError `UNKNOWN_STRATEGY` | `INVALID_OPTION`
  */
 export function resolvePublishConfig(input: PublishConfig | PublishPreset | undefined, where: string): PublishConfig {
@@ -60,6 +78,12 @@ export function resolvePublishConfig(input: PublishConfig | PublishPreset | unde
   if (typeof config !== 'object' || config === null)
     throw new WaybillError('INVALID_OPTION', 'a publish configuration must be an object or the name of a preset', { got: config, where })
   for (const name of Object.keys(config)) {
+    if (name === 'availableAt')
+      throw new WaybillError('INVALID_OPTION', 'a date is a matter of a single publish, not of every one to come', {
+        got: name,
+        allowed: 'publish(event, { availableAt })',
+        where,
+      })
     if (!FIELDS.has(name))
       throw new WaybillError('INVALID_OPTION', 'unknown field in a publish configuration', {
         got: name,

@@ -30,12 +30,49 @@ export interface ClaimedRow {
   readonly attempts: number
   /** In flight when a relay died: it goes alone, and is charged before. */
   readonly suspect: boolean
+  /** 0 to 63. */
+  readonly shard: number
+}
+
+/** The shards that a relay holds. */
+export interface HeldShards {
+  readonly shards: readonly number[]
+  /** Those of them that are beyond its fair share, and kept only because they were in use: it claims nothing more from them. */
+  readonly leaving: readonly number[]
+  /** False where nothing at all waits to be published, so that a claim can be spared. */
+  readonly pending: boolean
+}
+
+/** A relay as the database knows it. */
+export interface RelayLease {
+  readonly relayId: string
+  /** How many shards it holds. */
+  readonly shards: number
+  /** Until its registration runs out, by the database's clock; negative where it has. */
+  readonly expiresInMs: number
+}
+
+/** A key that stands still. */
+export interface StuckKey {
+  readonly topic: string
+  readonly key: string
+  /** The row that stops it: parked, or held after a failure. */
+  readonly rowId: string
+  readonly status: 'parked' | 'held'
+  readonly attempts: number
+  readonly lastError: string | undefined
+  /** Rows of the key that wait behind it; counted up to 1,000, and behind a held row only among those that have waited longest. */
+  readonly followers: number
+  /** Age of the row that stops it. */
+  readonly ageMs: number
 }
 
 /** A failure to be written to a row. */
 export interface RowFailure {
   readonly rowId: string
   readonly error: string
+  /** Its attempt was counted before it was sent, by `charge`: it is not counted again. @default false */
+  readonly charged?: boolean
 }
 
 /** What `waybill outbox ls` shows of a row. */
@@ -43,30 +80,50 @@ export interface OutboxRecord {
   readonly rowId: string
   readonly eventId: string
   readonly eventType: string
+  readonly destination: string
   readonly topic: string
   readonly key: string
-  readonly status: 'pending' | 'published' | 'parked'
+  /** `scheduled`: not due before `dueAt`. `skipped`: given up by somebody; kept for a while, never published unless retried. */
+  readonly status: 'pending' | 'scheduled' | 'published' | 'parked' | 'skipped'
   readonly attempts: number
   readonly priority: number
   readonly createdAt: Date
   /** Held or scheduled until then. */
   readonly dueAt: Date | undefined
   readonly lastError: string | undefined
+  /** Parked only because it stands behind this row of its key. */
+  readonly behind: string | undefined
 }
 
-/** Which rows to list or retry. */
+/** A row with what it carries. */
+export interface OutboxDetail extends OutboxRecord {
+  /** As stored; `undefined` where somebody has edited them into something that is no JSON object of strings. */
+  readonly headers: Readonly<Record<string, string>> | undefined
+  readonly body: Uint8Array
+}
+
+/** Which rows to list or change: those that meet all that is given. */
 export interface OutboxFilter {
   readonly status?: OutboxRecord['status']
   readonly eventType?: string
+  readonly topic?: string
   readonly key?: string
   readonly rowIds?: readonly string[]
+  /** Written at least so long ago. */
+  readonly olderThanMs?: number
+  /** Stands in the last error, in whatever case. */
+  readonly error?: string
   /** 1 to 10,000. @default 100 */
   readonly limit?: number
 }
 
-/** What waits. */
+/** What waits. Numbers are exact up to 100,000; beyond that they may be a database's estimate, never below 100,000. */
 export interface OutboxStats {
+  /** Due, held or in flight. */
   readonly pending: number
+  /** Not due yet. */
+  readonly scheduled: number
+  /** Parked, and parked behind such a row. */
   readonly parked: number
   /** Age of the oldest pending row by the database's clock; 0 where nothing waits. */
   readonly oldestPendingMs: number
@@ -86,16 +143,22 @@ export interface OutboxStore {
    * @throws WaybillError `NOT_MIGRATED`
    */
   append(sql: SqlExecutor, entries: readonly OutboxEntry[]): Promise<readonly string[]>
-  /** Renews `relayId`'s leases and takes free ones up to its fair share; gives back the shards it holds. */
-  acquire(relayId: string, leaseMs: number): Promise<readonly number[]>
+  /**
+   * Renews `relayId`'s leases, takes free ones up to its fair share, and gives up what exceeds it, except the shards of `inUse`: rows of theirs are in
+   * flight, and another relay would send them again.
+   */
+  acquire(relayId: string, leaseMs: number, inUse?: readonly number[]): Promise<HeldShards>
   /** Ids of the relays that are at work by the database's clock. One that died counts until its leases run out, unless it is known to be dead. */
   relays(): Promise<readonly string[]>
   /** Gives the leases back at once: nothing that was in flight becomes suspect. */
   relinquish(relayId: string): Promise<void>
+  /** Who is registered, alive or not yet forgotten. */
+  leases(): Promise<readonly RelayLease[]>
   /**
-   * Due rows of the shards that `relayId` holds, oldest first per key, none of a key in `busy`, none behind a held or parked row of its key, and
-   * none for a destination in `without` (its breaker is open: its rows must not crowd out the others'). One statement; no transaction stays
-   * open. The rows stay as they are: the lease is the claim.
+   * Due rows of the shards that `relayId` holds, except those in `leaving`: by priority across keys, oldest first within a key, whatever the
+   * priorities in it. None of a key in `busy`, none behind a held or parked row of its key, and none for a destination in `without` (its breaker is
+   * open: its rows must not crowd out the others'). One statement; no transaction stays open. The rows stay as they are: the lease is the claim.
+   * What is claimed, and `inFlight` (rows of earlier claims that are not settled yet), is what becomes suspect should this relay die.
    */
   claim(
     relayId: string,
@@ -103,6 +166,8 @@ export interface OutboxStore {
       readonly limit: number
       readonly busy: readonly { readonly topic: string; readonly key: string }[]
       readonly without?: readonly string[]
+      readonly leaving?: readonly number[]
+      readonly inFlight?: readonly string[]
     },
   ): Promise<readonly ClaimedRow[]>
   /** Retires published rows, those only whose shard `relayId` still holds; gives back how many. */
@@ -111,18 +176,49 @@ export interface OutboxStore {
   charge(relayId: string, rowId: string): Promise<void>
   /** Failed for now: counts an attempt and holds the row, and its key, for `holdMs`. */
   hold(relayId: string, failures: readonly RowFailure[], holdMs: number): Promise<void>
-  /** Failed for good: the row and its key stop until somebody retries it. */
+  /** Failed for good: the row and its key stop until somebody retries or skips it. Its followers, as they come, are parked behind it. */
   park(relayId: string, failures: readonly RowFailure[]): Promise<void>
   /** The in-process path succeeded: the row is not needed any more. No lease needed. */
   retire(rowIds: readonly string[]): Promise<void>
   /** The in-process path failed: due now. No lease needed. */
   release(rowIds: readonly string[]): Promise<void>
-  /** Parked or held rows that match become due, with their attempts forgotten; gives back how many. */
+  /**
+   * Parked, held or skipped rows that match become due, with their attempts forgotten, and what is parked behind them goes on with them; gives back
+   * how many matched. A row that is parked behind another does not match: its turn comes with that one.
+   */
   retry(filter: OutboxFilter): Promise<number>
+  /** Gives up parked rows that match, so that their keys go on with the followers; kept as `skipped`. Gives back how many matched. */
+  skip(filter: OutboxFilter): Promise<number>
+  /**
+   * Parks rows that match and wait, with `reason` as their error: their keys stop there. What a relay has in flight may still arrive, and is
+   * published again when retried. Gives back how many matched.
+   */
+  suspend(filter: OutboxFilter, reason: string): Promise<number>
+  /** Ordered by number. */
   list(filter: OutboxFilter): Promise<readonly OutboxRecord[]>
+  show(rowId: string): Promise<OutboxDetail | undefined>
+  /** The longest stopped first. `limit`: 1 to 1,000. */
+  stuckKeys(limit: number): Promise<readonly StuckKey[]>
   stats(): Promise<OutboxStats>
-  /** Deletes published rows that are older than `keepMs`, at most `limit` of them; gives back how many. */
+  /** Deletes published rows that are older than `keepMs`, and skipped ones older than that and 7 days, at most `limit` of them; gives back how many. */
   sweep(keepMs: number, limit: number): Promise<number>
+  /** Present where the database can tell a relay that something was committed. Polling finds everything without it, only later. */
+  readonly hints?: OutboxHints
+}
+
+/** Wake-ups from the database: a hint, sent once per burst, never the only way. */
+export interface OutboxHints {
+  /**
+   * Calls `onHint` when a transaction with new rows was committed while `relayId` was asleep. Reconnects by itself until `signal` aborts; resolves
+   * then. `onState`: told when hints come (`listening`), and when they don't (`deaf`) and why, as behind a pooler that shares sessions.
+   */
+  listen(
+    relayId: string,
+    on: { readonly hint: () => void; readonly state: (state: 'listening' | 'deaf', error?: unknown) => void },
+    signal: AbortSignal,
+  ): Promise<void>
+  /** Says that `relayId` is going to wait, so that the next commit is worth a hint; the claim after this one is not told twice. Any claim that finds rows ends it. */
+  asleep(relayId: string): Promise<void>
 }
 
 /** Which events a handler has handled. Event ids and handler names (`{context}/{handler}`) make the key. */

@@ -25,13 +25,14 @@ export interface DestinationBreaker {
   /** The probe ended without an answer that counts: another may be sent. */
   abandonProbe(): void
   succeeded(): void
-  failed(): void
+  /** `error` is what is told where this opens it. */
+  failed(error?: unknown): void
 }
 
 /** @throws WaybillError `INVALID_OPTION` */
 export function createDestinationBreaker(
   clock: Clock,
-  changed: (from: BreakerState, to: BreakerState) => void,
+  changed: (from: BreakerState, to: BreakerState, error?: unknown) => void,
   options: DestinationBreakerOptions = {},
 ): DestinationBreaker {
   const failuresMax = checkInteger(options.failuresMax ?? 5, 'relay.breaker.failuresMax', 1, 1_000)
@@ -44,19 +45,19 @@ export function createDestinationBreaker(
   let openUntil = 0
   let probing = false
 
-  const change = (to: BreakerState): void => {
+  const change = (to: BreakerState, error?: unknown): void => {
     if (to === state) return
     const from = state
     state = to
     probing = false
-    changed(from, to)
+    changed(from, to, error)
   }
 
-  const open = (): void => {
+  const open = (error: unknown): void => {
     openedAt = clock.now()
     openUntil = openedAt + nextOpenMs
     nextOpenMs = Math.min(nextOpenMs * 2, openMaxMs)
-    change('open')
+    change('open', error)
   }
 
   const current = (): BreakerState => {
@@ -89,12 +90,12 @@ export function createDestinationBreaker(
       nextOpenMs = openMs
       change('closed')
     },
-    failed() {
+    failed(error) {
       if (state === 'open') return
       failures++
       if (state === 'half-open' || failures >= failuresMax) {
         failures = 0
-        open()
+        open(error)
       }
     },
   }

@@ -1,13 +1,17 @@
 import { fullJitterMs, type RetryPolicy } from '../core/backoff.ts'
-import type { Clock, Random } from '../core/clock.ts'
+import { type Clock, monotonicOf, type Random } from '../core/clock.ts'
 import { crashpoint } from '../core/crashpoint.ts'
 import type { Observe } from '../core/observe.ts'
-import { type ClaimedRow, OUTBOX_SHARDS, type OutboxStore } from '../core/stores.ts'
+import type { ClaimedRow, OutboxStore } from '../core/stores.ts'
 import type { RecentRows } from './recent-rows.ts'
 import type { Destinations } from './relay-destinations.ts'
-import { createLanes, type Lanes } from './relay-lanes.ts'
+import { createHints } from './relay-hints.ts'
+import { bytesOf, createLanes } from './relay-lanes.ts'
 import { DATABASE_RETRY, isFatal } from './relay-marks.ts'
-import { createSender, type RelayCounters, type Sender } from './relay-sender.ts'
+import { createPause, POLL_MIN_MS } from './relay-pause.ts'
+import { createSender, type RelayCounters } from './relay-sender.ts'
+import { createShards, type Tenure } from './relay-shards.ts'
+import { windDown } from './relay-wind-down.ts'
 
 /** A relay's options, checked and filled in, and what outlives one run of it. */
 export interface RelaySettings {
@@ -15,9 +19,12 @@ export interface RelaySettings {
   readonly relayId: string
   readonly batchSize: number
   readonly inFlightMax: number
+  readonly inFlightMaxBytes: number
   readonly leaseMs: number
   readonly pollIntervalMs: number
+  readonly publishTimeoutMs: number
   readonly shutdownMs: number
+  readonly listen: boolean
   readonly retry: RetryPolicy
   readonly clock: Clock
   readonly random: Random
@@ -31,20 +38,21 @@ interface EngineOptions extends RelaySettings {
   readonly sentBefore: RecentRows
 }
 
-const POLL_MIN_MS = 20
-// While others hold shards, one of them may die: looking more often than leases are renewed shortens the silence.
-const ACQUIRE_MS = 1_000
-const ABORT_GRACE_MS = 1_000
 // While rows are in flight, looking takes at most a fifth of the time: what is committed meanwhile comes with the next look, and batches grow with the
 // load. With nothing in flight a commit is looked for at once.
 const REST_PER_LOOK = 4
 const REST_MAX_MS = 50
+// The largest message that the library writes.
+const ROW_BYTES_MAX = 1_048_576
+// Shorter waits are not worth saying so to the database.
+const SLEEP_MIN_MS = 100
 
 export interface EngineStats {
   readonly shards: number
   readonly rowsInFlight: number
   readonly suspectsWaiting: number
   readonly keysResting: number
+  readonly listening: boolean
 }
 
 /** A relay at work. */
@@ -55,18 +63,31 @@ export interface Engine {
   readonly done: Promise<void>
   /** Resolves when, from now on, a look has found nothing left to publish. */
   drained(): Promise<void>
+  /** Listens for the database's hints, where it has any and they are wanted. */
+  listen(): void
   wake(): void
   stop(): void
   stats(): EngineStats
 }
 
+/** What a look has found, and whether it may still be sent. */
+interface Found {
+  readonly rows: readonly ClaimedRow[]
+  readonly mine: Tenure
+}
+
+const NOTHING: Found = { rows: [], mine: () => true }
+
 export function startEngine(options: EngineOptions): Engine {
-  const { clock, pollIntervalMs, destinations, counters } = options
+  const { clock, pollIntervalMs, destinations, counters, store, relayId } = options
+  const monotonic = monotonicOf(clock)
   const waiting = new Set<() => void>()
   const pause = createPause(clock)
   let ended: { readonly error: unknown } | undefined
   let stopping = false
   let resting: AbortController | undefined
+  const stopped = Promise.withResolvers<void>()
+  const windingDown = new AbortController()
 
   const sender = createSender(options)
   const fatal = (error: unknown): void => {
@@ -74,16 +95,40 @@ export function startEngine(options: EngineOptions): Engine {
     pause.wake()
   }
   const lanes = createLanes({ ...options, sender, wake: pause.wake, hurry: pause.hurry, idled: () => resting?.abort('ended'), fatal })
-  const shards = createShards(options)
+  const hints = createHints({ ...options, hints: options.listen ? store.hints : undefined, wake: pause.wake })
+  // The database may have forgotten a relay whose lease ran out, and with it that it was asleep.
+  const shards = createShards({ ...options, inUse: lanes.shardsInUse, lost: hints.awake })
 
-  const limit = (): number => Math.min(options.batchSize, options.inFlightMax - lanes.rowsInFlight)
+  // How large a row is, as the last ones were: at first as large as can be, and then halved at most, since one that is too low costs memory.
+  let rowBytes = ROW_BYTES_MAX
+  const limit = (): number => {
+    const room = Math.floor((options.inFlightMaxBytes - lanes.bytesInFlight) / rowBytes)
+    // However large it is, one row at a time must pass.
+    return Math.min(options.batchSize, options.inFlightMax - lanes.rowsInFlight, lanes.rowsInFlight === 0 ? Math.max(1, room) : room)
+  }
 
   /** Rows to send; none where there is no room for them, or no shard is ours. Rejects with the database's error. */
-  async function look(rowsMax: number): Promise<readonly ClaimedRow[]> {
-    await shards.renew()
-    if (rowsMax <= 0 || shards.size === 0) return []
+  async function look(rowsMax: number): Promise<Found> {
+    const pending = await shards.renew()
+    const { leaving, size } = shards
+    lanes.forgetSuspects(leaving)
+    // Where the renewal has learnt that nothing waits, it was the look: an idle relay asks one thing at a time.
+    if (rowsMax <= 0 || size === 0 || pending === false) return NOTHING
+    const mine = shards.tenure()
     const without = destinations.closed()
-    return options.store.claim(options.relayId, { limit: rowsMax, busy: lanes.busy(), ...(without.length === 0 ? {} : { without }) })
+    const inFlight = lanes.inFlight()
+    const rows = await store.claim(relayId, {
+      limit: rowsMax,
+      busy: lanes.busy(),
+      ...(without.length === 0 ? {} : { without }),
+      ...(leaving.length === 0 ? {} : { leaving }),
+      ...(inFlight.length === 0 ? {} : { inFlight }),
+    })
+    if (rows.length > 0) {
+      rowBytes = Math.max(rowBytes / 2, rows.reduce((sum, row) => sum + bytesOf(row), 0) / rows.length)
+      crashpoint('relay.afterClaim')
+    }
+    return { rows, mine }
   }
 
   async function work(): Promise<void> {
@@ -93,10 +138,12 @@ export function startEngine(options: EngineOptions): Engine {
       const asked = [...waiting]
       pause.arm()
       const rowsMax = limit()
-      const lookedAt = clock.now()
-      let rows: readonly ClaimedRow[]
+      const lookedAt = monotonic()
+      // What was in flight when it looked kept the rows behind it out of sight, also where that has ended by now.
+      const wasIdle = lanes.idle
+      let found: Found
       try {
-        rows = await look(rowsMax)
+        found = await look(rowsMax)
         failures = 0
       } catch (error) {
         if (isFatal(error)) throw error
@@ -105,13 +152,19 @@ export function startEngine(options: EngineOptions): Engine {
         await pause.for(fullJitterMs(DATABASE_RETRY, ++failures, options.random))
         continue
       }
-      if (rows.length > 0) crashpoint('relay.afterClaim')
-      const taken = lanes.dispatch(rows)
-      if (taken === 0 && lanes.idle) for (const drained of asked) drained()
+      const { rows, mine } = found
+      if (rows.length > 0) hints.awake()
+      // The lease ran out meanwhile: it is renewed, and they are claimed again, by whoever holds their shards then.
+      if (rows.length > 0 && !mine()) continue
+      const taken = lanes.dispatch(rows, mine)
+      if (taken === 0 && wasIdle && lanes.idle) for (const drained of asked) drained()
       if (taken > 0 && rows.length >= rowsMax) continue
       pollMs = taken > 0 ? POLL_MIN_MS : Math.min(pollMs * 2, pollIntervalMs)
-      const restMs = Math.min(REST_MAX_MS, (clock.now() - lookedAt) * REST_PER_LOOK)
-      await pause.for(Math.min(pollMs, pollIntervalMs, lanes.nextRestedMs(), destinations.nextProbeMs(), shards.renewInMs()))
+      const restMs = Math.min(REST_MAX_MS, (monotonic() - lookedAt) * REST_PER_LOOK)
+      const waitMs = Math.min(pollMs, pollIntervalMs, lanes.nextRestedMs(), destinations.nextProbeMs(), shards.renewInMs())
+      // What is committed from now on is hinted at; what was committed before is found by one more look.
+      if (waitMs > SLEEP_MIN_MS && !stopping && (await hints.fallAsleep())) continue
+      await pause.for(waitMs)
       if (!lanes.idle && restMs > 0) {
         resting = new AbortController()
         await clock.sleep(restMs, resting.signal)
@@ -120,14 +173,23 @@ export function startEngine(options: EngineOptions): Engine {
     }
   }
 
+  /** A database that does not answer must not keep a stop from its time limits: what a late look finds is not sent any more. */
+  async function lateStop(): Promise<void> {
+    await stopped.promise
+    await clock.sleep(options.shutdownMs, windingDown.signal)
+  }
+
   async function main(): Promise<void> {
+    const working = work()
     try {
-      await work()
+      await Promise.race([working, lateStop()])
     } catch (error) {
       ended ??= { error }
     }
+    windingDown.abort('ended')
     stopping = true
-    await windDown(options, lanes, sender, shards, pause)
+    const looking = working.catch(() => {})
+    await Promise.all([hints.stop(), windDown({ ...options, lanes, sender, shards, pause, looking })])
     if (ended !== undefined) throw ended.error
   }
 
@@ -149,9 +211,11 @@ export function startEngine(options: EngineOptions): Engine {
         waiting.add(once)
         pause.wake()
       }),
+    listen: hints.start,
     wake: pause.wake,
     stop() {
       stopping = true
+      stopped.resolve()
       pause.wake()
     },
     stats: () => ({
@@ -159,113 +223,7 @@ export function startEngine(options: EngineOptions): Engine {
       rowsInFlight: lanes.rowsInFlight,
       suspectsWaiting: lanes.suspectsWaiting,
       keysResting: lanes.keysResting,
+      listening: hints.listening,
     }),
-  }
-}
-
-/** Waits for what is in flight, cuts off what takes too long, and gives the shards back. */
-async function windDown(settings: RelaySettings, lanes: Lanes, sender: Sender, shards: Shards, pause: Pause): Promise<void> {
-  const { clock, shutdownMs, store, relayId, observe } = settings
-  lanes.stop()
-  const waitUntil = async (deadline: number): Promise<void> => {
-    while (lanes.rowsInFlight > 0 && clock.now() < deadline) {
-      pause.arm()
-      try {
-        await shards.renew()
-      } catch (error) {
-        observe({ type: 'relay.failed', error })
-      }
-      if (lanes.rowsInFlight > 0) await pause.for(Math.min(deadline - clock.now(), Math.max(DATABASE_RETRY.baseMs, shards.renewInMs())))
-    }
-  }
-  await waitUntil(clock.now() + shutdownMs)
-  sender.abort()
-  await waitUntil(clock.now() + ABORT_GRACE_MS)
-  sender.abandon()
-  try {
-    await store.relinquish(relayId)
-  } catch (error) {
-    // The leases run out by themselves.
-    observe({ type: 'relay.failed', error })
-  }
-}
-
-/** A sleep that can be cut short. */
-interface Pause {
-  /** From here on, {@link wake} counts. */
-  arm(): void
-  /** Sleeps, unless somebody has called {@link wake} since {@link arm}. */
-  for(ms: number): Promise<void>
-  /** Ends the sleep, or the next one before it begins. */
-  wake(): void
-  /** Lets the sleep, or the next one, last 20 ms from now at most. */
-  hurry(): void
-}
-
-function createPause(clock: Clock): Pause {
-  let woken = false
-  let hurried = false
-  let sleeping: AbortController | undefined
-
-  async function nap(ms: number): Promise<void> {
-    sleeping = new AbortController()
-    await clock.sleep(ms, sleeping.signal)
-    sleeping = undefined
-  }
-
-  return {
-    arm() {
-      woken = false
-    },
-    async for(ms) {
-      if (!woken && !hurried) await nap(ms)
-      if (!woken && hurried) await nap(Math.min(ms, POLL_MIN_MS))
-      hurried = false
-    },
-    wake() {
-      woken = true
-      sleeping?.abort()
-    },
-    hurry() {
-      if (hurried) return
-      hurried = true
-      sleeping?.abort()
-    },
-  }
-}
-
-/** The shards this relay holds, and when that must be renewed. */
-interface Shards {
-  readonly size: number
-  renewInMs(): number
-  renew(): Promise<void>
-}
-
-function createShards({ store, relayId, leaseMs, clock, observe, beforeTakeOver }: RelaySettings): Shards {
-  let size = 0
-  let held: ReadonlySet<number> = new Set()
-  let renewedAt = -Infinity
-  let renewAt = -Infinity
-
-  // A clock that was set back must not keep the leases from being renewed.
-  const renewInMs = (): number => (clock.now() < renewedAt ? 0 : Math.max(0, renewAt - clock.now()))
-
-  return {
-    get size() {
-      return size
-    },
-    renewInMs,
-    async renew() {
-      if (renewInMs() > 0) return
-      const before = size
-      const shards = await store.acquire(relayId, leaseMs)
-      // Where it rejects nothing is claimed, and the next look is here again.
-      if (shards.some((shard) => !held.has(shard))) await beforeTakeOver()
-      held = new Set(shards)
-      size = shards.length
-      renewedAt = clock.now()
-      renewAt = renewedAt + (size < OUTBOX_SHARDS ? Math.min(leaseMs / 3, ACQUIRE_MS) : leaseMs / 3)
-      if (size !== before) observe({ type: 'relay.acquired', relayId, shards: size })
-    },
   }
 }

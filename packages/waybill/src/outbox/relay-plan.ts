@@ -12,8 +12,8 @@ export interface Key {
 export const keyIdOf = ({ topic, key }: Key): string => `${topic}\0${key}`
 
 /** Rows by what `nameOf` says of them, in order. */
-export function groupBy(rows: readonly ClaimedRow[], nameOf: (row: ClaimedRow) => string): Map<string, ClaimedRow[]> {
-  const groups = new Map<string, ClaimedRow[]>()
+export function groupBy<Row extends ClaimedRow>(rows: readonly Row[], nameOf: (row: Row) => string): Map<string, Row[]> {
+  const groups = new Map<string, Row[]>()
   for (const row of rows) {
     const name = nameOf(row)
     const group = groups.get(name)
@@ -34,8 +34,8 @@ export function callsOf(rows: readonly ClaimedRow[], perKeyMax: number | undefin
 }
 
 /** Rows in waves of at most one per key: what is sent where a transport does not stop a key at its failure. */
-export function wavesOf(rows: readonly ClaimedRow[]): readonly (readonly ClaimedRow[])[] {
-  const waves: ClaimedRow[][] = []
+export function wavesOf<Row extends ClaimedRow>(rows: readonly Row[]): readonly (readonly Row[])[] {
+  const waves: Row[][] = []
   const nextWave = new Map<string, number>()
   for (const row of rows) {
     const keyId = keyIdOf(row.message)
@@ -48,26 +48,24 @@ export function wavesOf(rows: readonly ClaimedRow[]): readonly (readonly Claimed
 }
 
 /**
- * Rows that may go with others, and rows that must go alone. A key's followers behind a suspect, and a suspect behind followers, are in neither:
- * they are claimed again when the key is free.
+ * Rows that may go with others, and rows that must go alone: of a key that begins with suspects those up to the first that is none, in order. A
+ * suspect behind others of its key, and what follows it, is in neither: it is claimed again when the key is free.
  */
 export function splitSuspects(
   rows: readonly ClaimedRow[],
   isSuspect: (row: ClaimedRow) => boolean,
-): { readonly together: readonly ClaimedRow[]; readonly alone: readonly ClaimedRow[] } {
-  const together: ClaimedRow[] = []
-  const alone: ClaimedRow[] = []
+): { readonly together: readonly ClaimedRow[]; readonly alone: readonly (readonly ClaimedRow[])[] } {
+  const together = new Set<ClaimedRow>()
+  const alone: ClaimedRow[][] = []
   for (const group of groupBy(rows, (row) => keyIdOf(row.message)).values()) {
-    if (isSuspect(group[0]!)) alone.push(group[0]!)
-    else
-      for (const row of group) {
-        if (isSuspect(row)) break
-        together.push(row)
-      }
+    const suspectFirst = isSuspect(group[0]!)
+    const end = group.findIndex((row) => isSuspect(row) !== suspectFirst)
+    const run = end === -1 ? group : group.slice(0, end)
+    if (suspectFirst) alone.push(run)
+    else for (const row of run) together.add(row)
   }
   // Back in the order of the claim: across keys that is the order of priorities.
-  const wanted = new Set(together)
-  return { together: rows.filter((row) => wanted.has(row)), alone }
+  return { together: rows.filter((row) => together.has(row)), alone }
 }
 
 /** What became of rows that were sent together. */

@@ -1,14 +1,15 @@
-import { setMaxListeners } from 'node:events'
 import { fullJitterMs, type RetryPolicy } from '../core/backoff.ts'
-import type { Clock, Random } from '../core/clock.ts'
+import { type Clock, monotonicOf, type Random } from '../core/clock.ts'
 import { crashpoint } from '../core/crashpoint.ts'
-import { messageOf, WaybillError } from '../core/errors.ts'
+import { messageOf } from '../core/errors.ts'
 import type { Observe } from '../core/observe.ts'
 import type { ClaimedRow, OutboxStore } from '../core/stores.ts'
-import type { Message, Publisher, PublishOutcome } from '../core/transport.ts'
+import type { Message, Publisher } from '../core/transport.ts'
 import type { RecentRows } from './recent-rows.ts'
+import { createCaller } from './relay-call.ts'
 import { createMarks, isFatal, persist } from './relay-marks.ts'
 import { groupBy, judge, keyIdOf, type Verdict, wavesOf } from './relay-plan.ts'
+import type { Tenure } from './relay-shards.ts'
 
 /** What a relay has done since it was made. */
 export interface RelayCounters {
@@ -23,6 +24,7 @@ export interface SenderOptions {
   readonly store: OutboxStore
   readonly relayId: string
   readonly retry: RetryPolicy
+  readonly publishTimeoutMs: number
   readonly clock: Clock
   readonly random: Random
   readonly observe: Observe
@@ -31,12 +33,23 @@ export interface SenderOptions {
   readonly sentBefore: RecentRows
 }
 
+/** What to send, to whom, and what to be told of it. */
+export interface Sending {
+  readonly publisher: Publisher
+  /** Where it does not hold any more, what was not sent yet is left: whoever holds the shard now claims it. */
+  readonly mine: Tenure
+  /** Told of each call's outcome before it is written. */
+  readonly judged: (verdict: Verdict) => void
+}
+
+/** A row whose attempt may have been counted before it was sent. */
+type SentRow = ClaimedRow & { readonly charged?: true }
+
 /** Sends rows and writes down what became of them. Rejects only with a bug, or where the database can't be worked with at all. */
 export interface Sender {
-  /** `judged` is told of each call's outcome before it is written. */
-  send(publisher: Publisher, rows: readonly ClaimedRow[], judged: (verdict: Verdict) => void): Promise<void>
+  send(rows: readonly ClaimedRow[], sending: Sending): Promise<void>
   /** Counts an attempt of a suspect, then sends it. */
-  sendSuspect(publisher: Publisher, row: ClaimedRow, judged: (verdict: Verdict) => void): Promise<void>
+  sendSuspect(row: ClaimedRow, sending: Sending): Promise<void>
   /** Counts an attempt of each row, and holds it, or parks it where its attempts are spent. */
   setBack(failures: readonly { readonly row: ClaimedRow; readonly error: string }[]): Promise<void>
   /** Cuts the calls under way short; what they report is still written. */
@@ -47,10 +60,9 @@ export interface Sender {
 
 export function createSender(options: SenderOptions): Sender {
   const { store, relayId, retry, clock, random, observe, counters, sentBefore } = options
-  const aborted = new AbortController()
+  const monotonic = monotonicOf(clock)
+  const caller = createCaller(options)
   const abandoned = new AbortController()
-  // Every call in flight listens to them: more than Node takes for a leak.
-  setMaxListeners(0, aborted.signal, abandoned.signal)
 
   const write = <T>(run: () => Promise<T>): Promise<T | undefined> =>
     persist(run, {
@@ -70,23 +82,23 @@ export function createSender(options: SenderOptions): Sender {
     crashpoint('relay.afterMark')
     for (const rowId of rowIds) sentBefore.delete(rowId)
     counters.published += count
-    if (count > 0) observe({ type: 'relay.published', count, durationMs: clock.now() - startedAt })
+    if (count > 0) observe({ type: 'relay.published', count, durationMs: monotonic() - startedAt })
   })
 
   const messageOfRow = (row: ClaimedRow): Message =>
     row.suspect || sentBefore.has(row.rowId) ? { ...row.message, resent: true } : row.message
 
-  async function send(publisher: Publisher, rows: readonly ClaimedRow[], judged: (verdict: Verdict) => void): Promise<void> {
-    const startedAt = clock.now()
+  async function send(rows: readonly SentRow[], { publisher, mine, judged }: Sending): Promise<void> {
+    const startedAt = monotonic()
     let open = new Set(rows.map((row) => keyIdOf(row.message)))
     for (const wave of publisher.capabilities.stopsKeyAtFailure ? [rows] : wavesOf(rows)) {
       const sendable = wave.filter((row) => open.has(keyIdOf(row.message)))
-      if (sendable.length === 0 || aborted.signal.aborted) return
-      const outcomes = await publishSafely(publisher, sendable.map(messageOfRow), aborted.signal)
-      crashpoint('relay.afterPublish')
+      // Who was frozen until the lease ran out must not begin to send what another relay is at work on.
+      if (sendable.length === 0 || caller.aborted || !mine()) return
+      const outcomes = await caller.call(publisher, sendable.map(messageOfRow))
       const verdict = judge(sendable, outcomes)
       // What our own stopping has cut off says nothing about the destination.
-      if (!aborted.signal.aborted) judged(verdict)
+      if (!caller.aborted) judged(verdict)
       await settle(verdict, startedAt)
       open = new Set(verdict.published.map((row) => keyIdOf(row.message)))
     }
@@ -105,23 +117,28 @@ export function createSender(options: SenderOptions): Sender {
     if (refused.length > 0) await setBack(refused.map(({ row, error }) => ({ row, error: messageOf(error) })))
   }
 
-  async function setBack(failures: readonly { readonly row: ClaimedRow; readonly error: string }[]): Promise<void> {
+  async function setBack(failures: readonly { readonly row: SentRow; readonly error: string }[]): Promise<void> {
     const errors = new Map(failures.map(({ row, error }) => [row.rowId, error]))
     for (const rows of groupBy(
       failures.map(({ row }) => row),
-      (row) => String(row.attempts),
+      (row) => String(attemptsWith(row)),
     ).values())
       await setBackAlike(rows, errors)
   }
 
-  /** The rows have the same number of attempts. */
-  async function setBackAlike(rows: readonly ClaimedRow[], errors: ReadonlyMap<string, string>): Promise<void> {
-    const attempts = rows[0]!.attempts + 1
-    const failures = rows.map(({ rowId }) => ({ rowId, error: errors.get(rowId)! }))
+  /** The rows have the same number of attempts, this one included. */
+  async function setBackAlike(rows: readonly SentRow[], errors: ReadonlyMap<string, string>): Promise<void> {
+    const attempts = attemptsWith(rows[0]!)
+    const failures = rows.map(({ rowId, charged }) => ({
+      rowId,
+      error: errors.get(rowId)!,
+      ...(charged === undefined ? {} : { charged }),
+    }))
     const isSpent = attempts >= retry.attemptsMax
     const holdMs = isSpent ? 0 : fullJitterMs(retry, attempts, random)
     await write(() => (isSpent ? store.park(relayId, failures) : store.hold(relayId, failures, holdMs)))
     if (abandoned.signal.aborted) return
+    crashpoint(isSpent ? 'relay.afterPark' : 'relay.afterHold')
     counters[isSpent ? 'parked' : 'held'] += rows.length
     for (const { rowId, message } of rows) {
       const about = { rowId, topic: message.topic, key: message.key, error: errors.get(rowId)! }
@@ -133,22 +150,17 @@ export function createSender(options: SenderOptions): Sender {
 
   return {
     send,
-    async sendSuspect(publisher, row, judged) {
+    async sendSuspect(row, sending) {
       if (row.attempts >= retry.attemptsMax) return setBack([{ row, error: `in flight ${row.attempts} times when its relay died` }])
+      if (!sending.mine()) return
       await write(() => store.charge(relayId, row.rowId))
-      if (!abandoned.signal.aborted) await send(publisher, [{ ...row, attempts: row.attempts + 1 }], judged)
+      crashpoint('relay.afterCharge')
+      if (!abandoned.signal.aborted) await send([{ ...row, attempts: row.attempts + 1, charged: true }], sending)
     },
     setBack,
-    abort: () => aborted.abort(),
+    abort: () => caller.abort(),
     abandon: () => abandoned.abort(),
   }
 }
 
-async function publishSafely(publisher: Publisher, messages: readonly Message[], signal: AbortSignal): Promise<readonly PublishOutcome[]> {
-  try {
-    return await publisher.publish(messages, signal)
-  } catch (cause) {
-    const error = new WaybillError('TRANSPORT_UNAVAILABLE', `the transport failed: ${messageOf(cause)}`, { cause })
-    return messages.map(() => ({ kind: 'rejected', error }))
-  }
-}
+const attemptsWith = (row: SentRow): number => (row.charged === true ? row.attempts : row.attempts + 1)

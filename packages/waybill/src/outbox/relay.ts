@@ -21,18 +21,40 @@ export interface RelayOptions {
   readonly batchSize?: number
   /** Most rows in flight, 1 to 100,000. @default 1000 */
   readonly inFlightMax?: number
-  /** How long this relay keeps its shards without renewing them, 100 to 3,600,000. Longer than a publish takes. @default 15000 */
+  /**
+   * Most bytes of bodies in flight, 1,048,576 to 4,294,967,296, as far as can be told from the size of the rows before: one claim may exceed it. A
+   * row that is larger goes alone. @default 67108864
+   */
+  readonly inFlightMaxBytes?: number
+  /**
+   * How long this relay keeps its shards without renewing them, 100 to 3,600,000: so long its rows wait when it dies. It renews them at a third of
+   * that, also while calls take longer. @default 15000
+   */
   readonly leaseMs?: number
   /** Longest pause between two looks where nothing is due, 1 to 60,000. It starts at 20 ms after work, and doubles. @default 500 */
   readonly pollIntervalMs?: number
-  /** Attempts of a row that its destination refuses by content, and the waits in between. */
+  /**
+   * Whether to listen for what the database says of commits, where it can: a commit is then published at once instead of at the next poll. Takes a
+   * connection of its own, and never replaces the polling. Where hints come, and where they don't, is observed as `relay.hints`. @default true
+   */
+  readonly listen?: boolean
+  /**
+   * How long a call of a transport that reports `stored` may take, 100 to 3,600,000. Then its signal aborts, and what it has not answered a second later
+   * is taken for unknown: sent again, and never dropped. A transport that reports `handled` waits for handlers, which have time limits of their own.
+   * @default 30000
+   */
+  readonly publishTimeoutMs?: number
+  /** Attempts of a row that its destination refuses by content, and the waits in between. Spent attempts park it, and its key with it. @default 5 attempts, 100 ms doubling up to 10 s */
   readonly retry?: Partial<RetryPolicy>
-  /** When a destination that fails is left alone. */
+  /** When a destination that fails is left alone. @default after 5 failed calls in a row, for 1 s doubling up to 30 s */
   readonly breaker?: DestinationBreakerOptions
   /** How long a stop waits for what is in flight before it cuts it off, 0 to 600,000. @default 5000 */
   readonly shutdownMs?: number
+  /** Time. Leases, waits and the stop go by its monotonic part, where it has one. @default the machine's */
   readonly clock?: Clock
+  /** Spreads waits. @default `Math.random` */
   readonly random?: Random
+  /** Told of what this relay does: `relay.*` and `breaker.changed`. */
   readonly observe?: Observe
   /**
    * Called when this relay has got shards that it did not hold, before it claims any of their rows: what their former owner has left behind must be
@@ -44,10 +66,15 @@ export interface RelayOptions {
 /** What a relay is doing, and has done since it was made. */
 export interface RelayStats extends Readonly<RelayCounters> {
   readonly running: boolean
+  /** Shards it holds, of 64. */
   readonly shards: number
   readonly rowsInFlight: number
+  /** Rows that were in flight when their relay died, and wait for their turn to be sent alone. */
   readonly suspectsWaiting: number
+  /** Keys that wait after a failure of their destination. */
   readonly keysResting: number
+  /** The database's hints reach it. */
+  readonly listening: boolean
   readonly breakers: Readonly<Record<string, BreakerState>>
 }
 
@@ -73,6 +100,8 @@ export interface Relay {
 /** How long a relay keeps its shards without renewing them, where nothing is said. */
 export const DEFAULT_LEASE_MS = 15_000
 const SENT_BEFORE_MAX = 10_000
+const MIB = 1_048_576
+const NOT_RUNNING = { shards: 0, rowsInFlight: 0, suspectsWaiting: 0, keysResting: 0, listening: false } as const
 
 function resolve(options: RelayOptions): RelaySettings {
   const { store, relayId = `relay-${newId()}`, clock = systemClock, random = Math.random } = options
@@ -85,8 +114,11 @@ function resolve(options: RelayOptions): RelaySettings {
     beforeTakeOver: options.beforeTakeOver ?? (() => Promise.resolve()),
     batchSize: checkInteger(options.batchSize ?? 200, 'relay.batchSize', 1, 10_000),
     inFlightMax: checkInteger(options.inFlightMax ?? 1_000, 'relay.inFlightMax', 1, 100_000),
+    inFlightMaxBytes: checkInteger(options.inFlightMaxBytes ?? 64 * MIB, 'relay.inFlightMaxBytes', MIB, 4_096 * MIB),
     leaseMs: checkInteger(options.leaseMs ?? DEFAULT_LEASE_MS, 'relay.leaseMs', 100, 3_600_000),
     pollIntervalMs: checkInteger(options.pollIntervalMs ?? 500, 'relay.pollIntervalMs', 1, 60_000),
+    publishTimeoutMs: checkInteger(options.publishTimeoutMs ?? 30_000, 'relay.publishTimeoutMs', 100, 3_600_000),
+    listen: options.listen ?? true,
     shutdownMs: checkInteger(options.shutdownMs ?? 5_000, 'relay.shutdownMs', 0, 600_000),
     retry: resolveRetryPolicy(options.retry, 'relay.retry'),
   }
@@ -131,6 +163,7 @@ export function createRelay(options: RelayOptions): Relay {
       try {
         const joined = await join()
         try {
+          joined.listen()
           await untilAborted(signal, joined.done)
         } finally {
           await leave(joined)
@@ -153,7 +186,7 @@ export function createRelay(options: RelayOptions): Relay {
     stats: () => ({
       ...counters,
       running: engine !== undefined,
-      ...(engine?.stats() ?? { shards: 0, rowsInFlight: 0, suspectsWaiting: 0, keysResting: 0 }),
+      ...(engine?.stats() ?? NOT_RUNNING),
       breakers: destinations.states(),
     }),
   }

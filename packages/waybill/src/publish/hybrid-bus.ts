@@ -49,7 +49,7 @@ export interface HybridBus extends Pick<Policies, 'configureEvent' | 'configureB
    * Resolves with a receipt when one of the paths that the event's strategy names has succeeded, else rejects: an event is never lost silently. In
    * a unit of work it joins the transaction, resolves `pending`, and is settled after the commit.
    * @throws WaybillError `CLOSED`, `QUEUE_FULL`, `UNIT_CLOSED`, `UNKNOWN_EVENT`, `INVALID_PAYLOAD`, `INVALID_KEY`, `NOT_SERIALIZABLE` and the errors of
-   * {@link Policies.of}: nothing was done. `HYBRID_WITHOUT_CONSUMER`, `HYBRID_FAST_ACROSS_CONTEXTS`: configuration, nothing was done.
+   * {@link Policies.of} (`INVALID_OPTION` for a date too far ahead): nothing was done. `HYBRID_WITHOUT_CONSUMER`, `HYBRID_FAST_ACROSS_CONTEXTS`: configuration, nothing was done.
    * `CIRCUIT_OPEN`: nothing was done. `PUBLISH_FAILED`: every path failed; the cause says how. `TIMEOUT`, `UNKNOWN_OUTCOME`: it may still have happened
    */
   publish(event: DomainEvent, config?: PublishConfig | PublishPreset): Promise<Receipt>
@@ -102,6 +102,8 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
       message: { id: event.id, topic, key: event.key, headers, body },
       eventType: event.type,
       priority: policy.priority,
+      // One that is past may be too far past for the database to read.
+      ...(policy.availableAt === undefined || policy.availableAt.getTime() <= clock.now() ? {} : { availableAt: policy.availableAt }),
     })
     return encoded instanceof Promise ? encoded.then(finish) : finish(encoded)
   }
@@ -133,6 +135,7 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
       })
     const eventType = registry.get(event.type)
     const travelPlan = plan(event.type, policies.of(event.type, config))
+    checkAhead(travelPlan.policy, clock, event.type)
     const { unit } = currentScope()
     if (unit?.closed === true)
       throw new WaybillError('UNIT_CLOSED', 'the unit of work has ended; was a promise in it not awaited?', { where: event.type })
@@ -178,6 +181,18 @@ export function createHybridBus(options: HybridBusOptions): HybridBus {
     }),
     stop: () => (stopping ??= stopRunning()),
   }
+}
+
+// A date further ahead is a mistake of units or of signs, and would lie in the outbox for ever.
+const AHEAD_MAX_MS = 3_653 * 24 * 3_600_000
+
+function checkAhead({ availableAt }: Policy, clock: Clock, where: string): void {
+  if (availableAt === undefined || availableAt.getTime() - clock.now() <= AHEAD_MAX_MS) return
+  throw new WaybillError('INVALID_OPTION', 'availableAt is too far ahead', {
+    got: availableAt,
+    allowed: 'at most 10 years from now',
+    where,
+  })
 }
 
 function withValidPayload(event: DomainEvent, { options }: EventType): DomainEvent | Promise<DomainEvent> {

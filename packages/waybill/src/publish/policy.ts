@@ -5,6 +5,7 @@ import {
   type PublishConfig,
   type PublishPreset,
   type PublishStrategy,
+  resolvePublishCall,
   resolvePublishConfig,
 } from '../core/publish-config.ts'
 import type { EventRegistry } from '../core/registry.ts'
@@ -16,6 +17,8 @@ export interface Policy {
   readonly scope: EventScope
   readonly timeoutMs: number
   readonly priority: number
+  /** Not due before. With ASYNC_ONLY only. */
+  readonly availableAt?: Date
   /** Which rule named the strategy. */
   readonly decidedBy: Receipt['decidedBy']
 }
@@ -40,7 +43,7 @@ export const DEFAULT_PRIORITY = 5
 
 /**
  * The policy that follows from the rules, field by field.
- * @throws WaybillError `HYBRID_FAST_ACROSS_CONTEXTS` | `NO_OUTBOX`
+ * @throws WaybillError `HYBRID_FAST_ACROSS_CONTEXTS` | `NO_OUTBOX` | `INVALID_OPTION`
  */
 export function resolvePolicy({ call, event, definition, context, hasOutbox, where }: PolicyRules): Policy {
   const scope = call?.scope ?? event?.scope ?? definition?.scope ?? context?.scope ?? 'INTRA_BC'
@@ -65,11 +68,19 @@ export function resolvePolicy({ call, event, definition, context, hasOutbox, whe
       where,
     })
   }
+  if (call?.availableAt !== undefined && strategy !== 'ASYNC_ONLY') {
+    throw new WaybillError('INVALID_OPTION', `what is for later can't be handled in process now, as ${strategy} would`, {
+      got: `availableAt with ${strategy}`,
+      allowed: "availableAt with strategy: 'ASYNC_ONLY'",
+      where,
+    })
+  }
   return Object.freeze({
     strategy,
     scope,
     timeoutMs: call?.timeoutMs ?? event?.timeoutMs ?? definition?.timeoutMs ?? context?.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     priority: call?.priority ?? event?.priority ?? definition?.priority ?? context?.priority ?? DEFAULT_PRIORITY,
+    ...(call?.availableAt === undefined ? {} : { availableAt: call.availableAt }),
     decidedBy: call?.strategy !== undefined ? 'call' : ofEvent !== undefined ? 'event' : named !== undefined ? 'context' : 'default',
   })
 }
@@ -155,7 +166,7 @@ export function createPolicies({ registry, contexts, hasOutbox, check = () => {}
     of(eventType, call) {
       if (call !== undefined) {
         registry.get(eventType)
-        return resolve(eventType, { call: resolvePublishConfig(call, `publish of ${eventType}`) })
+        return resolve(eventType, { call: resolvePublishCall(call, `publish of ${eventType}`) })
       }
       const known = resolved.get(eventType)
       if (known !== undefined) return known

@@ -75,11 +75,11 @@ export function outboxLeaseContract(declare: Declare): void {
   })
 
   declare('a shard is with one relay at a time, and relays get fair shares', async (storage) => {
-    const alone = await storage.outbox.acquire(RELAY, LEASE_MS)
+    const { shards: alone } = await storage.outbox.acquire(RELAY, LEASE_MS)
     assert.ok(alone.length > 1)
-    assert.deepEqual(await storage.outbox.acquire(OTHER, LEASE_MS), [], 'nothing is taken from the living')
-    const kept = await storage.outbox.acquire(RELAY, LEASE_MS)
-    const given = await storage.outbox.acquire(OTHER, LEASE_MS)
+    assert.deepEqual((await storage.outbox.acquire(OTHER, LEASE_MS)).shards, [], 'nothing is taken from the living')
+    const { shards: kept } = await storage.outbox.acquire(RELAY, LEASE_MS)
+    const { shards: given } = await storage.outbox.acquire(OTHER, LEASE_MS)
     assert.deepEqual(
       [...kept, ...given].toSorted((left, right) => left - right),
       [...alone].toSorted((left, right) => left - right),
@@ -91,55 +91,5 @@ export function outboxLeaseContract(declare: Declare): void {
     const others = await storage.outbox.claim(OTHER, { limit: 100, busy: [] })
     assert.ok(mine.length > 0 && others.length > 0)
     assert.deepEqual([...mine, ...others].map((row) => row.rowId).toSorted(), [...rowIds].toSorted(), 'each row with exactly one of them')
-  })
-}
-
-/** What a person at the command line relies on. */
-export function outboxOperatorContract(declare: Declare): void {
-  declare('list and retry choose by status, type, key, number and limit', async (storage) => {
-    const [first, second, third] = await append(storage, [entry('a'), entry('b'), entry('c', { eventType: 'other.Type' })])
-    await claimAs(storage, RELAY)
-    await storage.outbox.park(
-      RELAY,
-      [first!, second!, third!].map((rowId) => ({ rowId, error: 'no' })),
-    )
-    const list = async (filter: Parameters<typeof storage.outbox.list>[0]) => (await storage.outbox.list(filter)).map((row) => row.rowId)
-    assert.deepEqual(await list({}), [first, second, third])
-    assert.deepEqual(await list({ status: 'pending' }), [])
-    assert.deepEqual(await list({ eventType: 'other.Type' }), [third])
-    assert.deepEqual(await list({ key: 'b' }), [second])
-    assert.deepEqual(await list({ rowIds: [first!, third!] }), [first, third])
-    assert.deepEqual(await list({ rowIds: [] }), [])
-    assert.deepEqual(await list({ limit: 2 }), [first, second])
-    await assert.rejects(storage.outbox.list({ limit: 0 }), { code: 'INVALID_OPTION' })
-    assert.equal(await storage.outbox.retry({ status: 'pending' }), 0)
-    assert.equal(await storage.outbox.retry({ limit: 1 }), 1)
-    assert.deepEqual(await list({ status: 'parked' }), [second, third])
-    assert.equal(await storage.outbox.retry({ key: 'b' }), 1)
-    assert.equal(await storage.outbox.retry({ eventType: 'other.Type' }), 1)
-    assert.equal((await claimAs(storage, RELAY)).length, 3)
-  })
-
-  declare('retry frees a held row', async (storage) => {
-    const [held] = await append(storage, [entry('a'), entry('a')])
-    await claimAs(storage, RELAY)
-    await storage.outbox.hold(RELAY, [{ rowId: held!, error: 'later' }], 60_000)
-    assert.equal(await storage.outbox.retry({}), 1)
-    assert.deepEqual(
-      (await claimAs(storage, RELAY)).map((row) => row.attempts),
-      [0, 0],
-    )
-  })
-
-  declare('stats count what waits; a sweep takes no row that was not published', async (storage) => {
-    assert.deepEqual(await storage.outbox.stats(), { pending: 0, parked: 0, oldestPendingMs: 0 })
-    const [parked, published] = await append(storage, [entry('a'), entry('b'), entry('c')])
-    await claimAs(storage, RELAY)
-    await storage.outbox.park(RELAY, [{ rowId: parked!, error: 'no' }])
-    await storage.outbox.markPublished(RELAY, [published!])
-    await storage.outbox.sweep(0, 100)
-    const stats = await storage.outbox.stats()
-    assert.deepEqual([stats.pending, stats.parked], [1, 1])
-    assert.ok(stats.oldestPendingMs >= 0)
   })
 }

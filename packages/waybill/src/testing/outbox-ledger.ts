@@ -17,6 +17,11 @@ export interface LedgerOptions {
   readonly relays?: number
   /** Whether the event is appended before or after the business row is locked. @default 'after' */
   readonly append?: 'before' | 'after'
+  /**
+   * Most keys that a transaction writes to, in any order, in one append or two. Above 1 only with SQL, whose deadlocks come out: a transaction that was
+   * ended by one is run again, as a caller would. @default 1
+   */
+  readonly keysPerTransaction?: number
   /** Whether relays die in the middle of a batch, and others take over. @default false */
   readonly deaths?: boolean
   /** Business rows in SQL, under row locks; otherwise in memory. @default true */
@@ -32,17 +37,22 @@ export interface LedgerReport {
   readonly duplicates: number
   readonly orderViolations: number
   readonly deaths: number
+  /** Transactions that were ended by a deadlock, and run again. */
+  readonly deadlocks: number
 }
 
 interface Truth {
   /** Event id → its key and the version that the business row had with it, of committed transactions only. */
   readonly committed: Map<string, { readonly key: string; readonly version: number }>
   rolledBack: number
+  deadlocks: number
 }
 
 const ROLLBACK = new Error('rolled back on purpose')
 const ROLLBACKS = 0.03
 const DEATHS = 0.05
+const SPLITS = 0.5
+const DEADLOCKS_MAX = 100
 const BATCH = 20
 const QUIET_CLAIMS = 3
 // After the writers are done: enough for every lease to run out, and an end for an outbox that never gets empty.
@@ -60,7 +70,7 @@ export async function runOutboxLedger(storage: Storage, options: LedgerOptions):
   const { seed, writers = 24, relays = 3, sql = true, deaths = false } = options
   const keys = Array.from({ length: options.keys ?? 12 }, (_, index) => `key-${index}`)
   const business = sql ? await sqlBusiness(storage, keys) : memoryBusiness()
-  const truth: Truth = { committed: new Map(), rolledBack: 0 }
+  const truth: Truth = { committed: new Map(), rolledBack: 0, deadlocks: 0 }
   const sent: string[] = []
   const state = { writing: true, deaths: 0 }
   try {
@@ -82,7 +92,7 @@ export async function runOutboxLedger(storage: Storage, options: LedgerOptions):
     state.writing = false
     await business.end()
   }
-  return { ...compare(truth, sent), deaths: state.deaths }
+  return { ...compare(truth, sent), deaths: state.deaths, deadlocks: truth.deadlocks }
 }
 
 interface Business {
@@ -144,31 +154,50 @@ interface WriterParts {
 }
 
 async function write({ storage: { database, outbox }, business, keys, truth, options, random }: WriterParts): Promise<void> {
-  const { transactions = 40, append = 'after' } = options
+  const { transactions = 40, append = 'after', keysPerTransaction = 1 } = options
   for (let count = 0; count < transactions; count++) {
-    const key = keys[Math.floor(random() * keys.length)]!
+    const chosen = choose(keys, keysPerTransaction, random)
     const rollsBack = random() < ROLLBACKS
-    const entry = entryOf(key)
-    let version = 0
-    let raised = false
-    try {
-      await database.transaction(async (sql) => {
-        if (append === 'before') await outbox.append(sql, [entry])
-        version = await business.raise(sql, key)
-        raised = true
-        await turns(random, 3)
-        if (append === 'after') await outbox.append(sql, [entry])
-        await turns(random, 2)
-        if (rollsBack) throw ROLLBACK
-      })
-      truth.committed.set(entry.message.id, { key, version })
-      if (raised) business.ended(key, true)
-    } catch (error) {
-      if (raised) business.ended(key, false)
-      if (error !== ROLLBACK) throw error
-      truth.rolledBack++
+    const entries = chosen.map(entryOf)
+    const parts = entries.length > 1 && random() < SPLITS ? [entries.slice(0, 1), entries.slice(1)] : [entries]
+    for (let deadlocks = 0; ;) {
+      const versions: number[] = []
+      try {
+        await database.transaction(async (sql) => {
+          if (append === 'before') for (const part of parts) await outbox.append(sql, part)
+          for (const key of chosen) versions.push(await business.raise(sql, key))
+          await turns(random, 3)
+          if (append === 'after') for (const part of parts) await outbox.append(sql, part)
+          await turns(random, 2)
+          if (rollsBack) throw ROLLBACK
+        })
+        for (const [index, { message }] of entries.entries())
+          truth.committed.set(message.id, { key: message.key, version: versions[index]! })
+        for (const key of chosen) business.ended(key, true)
+        break
+      } catch (error) {
+        for (const [index] of versions.entries()) business.ended(chosen[index]!, false)
+        if (isDeadlock(error) && ++deadlocks <= DEADLOCKS_MAX) {
+          truth.deadlocks++
+          continue
+        }
+        if (error !== ROLLBACK) throw error
+        truth.rolledBack++
+        break
+      }
     }
   }
+}
+
+/** Different keys, `most` at most. */
+function choose(keys: readonly string[], most: number, random: () => number): readonly string[] {
+  const chosen = new Set<string>()
+  for (let left = most === 1 ? 1 : 1 + Math.floor(random() * most); left > 0; left--) chosen.add(keys[Math.floor(random() * keys.length)]!)
+  return [...chosen]
+}
+
+function isDeadlock(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && 'code' in error && error.code === '40P01'
 }
 
 interface RelayParts {
@@ -189,7 +218,8 @@ async function relay({ storage: { outbox }, name, leaseMs, sent, state, deaths, 
     const writing = state.writing
     if (deaths || passes % 10 === 0) await outbox.acquire(life, leaseMs)
     const rows = await outbox.claim(life, { limit: BATCH, busy: [] })
-    if (deaths && rows.length > 0 && random() < DEATHS) {
+    // One dies for certain, however few claims a slow machine comes to.
+    if (deaths && rows.length > 0 && (state.deaths === 0 || random() < DEATHS)) {
       const at = Math.floor(random() * rows.length)
       await send(rows.slice(0, at), sent, random)
       // One half is gone; the other half was only slow, and goes on sending without knowing that its shards are another's now.
@@ -227,7 +257,7 @@ function entryOf(key: string): OutboxEntry {
   return { eventType: 'ledger.Raised', message: { id: newId(), topic: 'ledger.Raised', key, headers: {}, body: new Uint8Array([1]) } }
 }
 
-function compare({ committed, rolledBack }: Truth, sent: readonly string[]): Omit<LedgerReport, 'deaths'> {
+function compare({ committed, rolledBack }: Truth, sent: readonly string[]): Omit<LedgerReport, 'deaths' | 'deadlocks'> {
   const seen = new Set<string>()
   const highest = new Map<string, number>()
   let unexpected = 0

@@ -2,8 +2,10 @@ import assert from 'node:assert/strict'
 import { newId } from '../core/ids.ts'
 import type { ClaimedRow, Storage } from '../core/stores.ts'
 import { type ContractTest, type StorageTraits, until, withStorage } from './contract-tools.ts'
+import { outboxClaimContract } from './outbox-claim-contract.ts'
 import { LEASE_MS, RELAY, append, claimAs, entry, keysOf } from './outbox-contract-tools.ts'
-import { outboxLeaseContract, outboxOperatorContract } from './outbox-lease-contract.ts'
+import { outboxLeaseContract } from './outbox-lease-contract.ts'
+import { outboxOperatorContract } from './outbox-operator-contract.ts'
 import { outboxOrderContract } from './outbox-order-contract.ts'
 
 /**
@@ -15,6 +17,7 @@ export function outboxStoreContract(test: ContractTest, make: () => Promise<Stor
   transactionTests(declare)
   waitingTests(declare)
   outboxLeaseContract(declare)
+  outboxClaimContract(declare)
   outboxOperatorContract(declare)
   outboxOrderContract(declare, traits)
 }
@@ -128,14 +131,17 @@ function waitingTests(declare: Declare): void {
   })
 
   declare('a parked row stops its key only, until somebody retries it', async (storage) => {
-    const [poison] = await append(storage, [entry('a'), entry('a'), entry('b')])
+    const [poison, follower] = await append(storage, [entry('a'), entry('a'), entry('b')])
     await claimAs(storage, RELAY)
     await storage.outbox.charge(RELAY, poison!)
     await storage.outbox.park(RELAY, [{ rowId: poison!, error: 'not acceptable' }])
     assert.deepEqual(keysOf(await claimAs(storage, RELAY)), ['b'])
     assert.deepEqual(
-      (await storage.outbox.list({ status: 'parked' })).map((row) => [row.rowId, row.lastError]),
-      [[poison, 'not acceptable']],
+      (await storage.outbox.list({ status: 'parked' })).map((row) => [row.rowId, row.lastError, row.behind]),
+      [
+        [poison, 'not acceptable', undefined],
+        [follower, undefined, poison],
+      ],
     )
     assert.equal(await storage.outbox.retry({ rowIds: [poison!] }), 1)
     const rows = await claimAs(storage, RELAY)

@@ -1,7 +1,8 @@
 import { WaybillError } from '../../core/errors.ts'
 import { OUTBOX_SHARDS, OUTBOX_SLOTS, type OutboxEntry, type OutboxFilter, type OutboxRecord } from '../../core/stores.ts'
+import { type Due, pickDue } from './outbox-due.ts'
 
-/** A row of the memory outbox. */
+/** A row of the memory outbox. Its status is changed by {@link OutboxRows.move} alone. */
 export interface Row {
   readonly id: number
   readonly entry: OutboxEntry
@@ -11,14 +12,16 @@ export interface Row {
   readonly priority: number
   readonly createdAt: number
   /** Not due before; followers don't wait for it. */
-  scheduledFor: number
+  readonly scheduledFor: number
   /** Its key waits until then. */
   heldUntil: number
   status: OutboxRecord['status']
   attempts: number
-  suspect: boolean
   lastError: string | undefined
-  publishedAt: number
+  /** The row of its key that it is parked behind. */
+  behind: Row | undefined
+  /** When it was published, parked or skipped. */
+  movedAt: number
 }
 
 /** The text by which a (topic, key) is told from others. */
@@ -38,29 +41,38 @@ const PRIORITIES = 10
 /** The rows, and the orders in which they are looked for. */
 export interface OutboxRows {
   readonly byId: ReadonlyMap<number, Row>
-  readonly pending: number
-  readonly parked: number
+  /** How many have a status. */
+  count(status: Row['status']): number
   add(row: Row): void
-  /** Not needed any more: kept for a while, for whoever lists it. */
-  publish(row: Row, at: number): void
-  setParked(row: Row, parked: boolean): void
-  /** Deletes published rows from before `until`, at most `limit`; gives back how many. */
-  sweep(until: number, limit: number): number
+  /** Gives a row another status. Published and skipped ones are kept for a while, for whoever lists them. */
+  move(row: Row, status: Row['status'], at: number): void
+  /** Rows of the key that are parked behind `row` become pending. */
+  free(row: Row, at: number): void
+  /** Rows of a key that are neither published nor skipped, by number. */
+  ofKey(keyId: string): Iterable<Row>
+  /** Makes scheduled rows pending whose time has come, where `admits` says so. */
+  wake(now: number, admits: (row: Row) => boolean): void
+  wakes(now: number): boolean
+  /** Deletes rows published before `publishedBefore` or skipped before `skippedBefore`, at most `limit`; gives back how many. */
+  sweep(publishedBefore: number, skippedBefore: number, limit: number): number
   oldestPendingAt(): number | undefined
-  /** Due rows in the order in which they are to be sent: by priority across keys, by number within a key. */
-  due(now: number, limit: number, admits: (row: Row) => boolean): Row[]
+  due(now: number, limit: number, admits: (row: Row) => boolean): Due
 }
 
-/** `publishedMax` bounds how many published rows are kept. */
-export function createOutboxRows(publishedMax: number): OutboxRows {
+/** `finishedMax` bounds how many published and skipped rows are kept. */
+export function createOutboxRows(finishedMax: number): OutboxRows {
   const byId = new Map<number, Row>()
-  const published = new Set<Row>()
-  // What is not published, by priority, in the order of commits.
-  const levels: readonly Set<Row>[] = Array.from({ length: PRIORITIES }, () => new Set<Row>())
-  // What is not published, by key, in the order of numbers: within a key, rows are added in the order of commits, which is the same.
+  const finished = new Set<Row>()
+  // Pending rows by priority, nearly in the order of commits. What comes back (woken, retried, freed) is put in its place before the next look.
+  const levels: Set<Row>[] = Array.from({ length: PRIORITIES }, () => new Set<Row>())
+  const unsorted = new Set<number>()
+  // What is not finished, by key, in the order of numbers: within a key, rows are added in the order of commits, which is the same.
   const keys = new Map<string, Set<Row>>()
-  let pending = 0
-  let parked = 0
+  // Scheduled rows, the soonest last.
+  const scheduled: Row[] = []
+  const counts = new Map<Row['status'], number>()
+
+  const counted = (status: Row['status'], by: number): void => void counts.set(status, (counts.get(status) ?? 0) + by)
 
   const leaveKey = (row: Row): void => {
     const rows = keys.get(row.keyId)
@@ -68,143 +80,100 @@ export function createOutboxRows(publishedMax: number): OutboxRows {
     if (rows?.size === 0) keys.delete(row.keyId)
   }
 
-  const forget = (row: Row): void => {
-    published.delete(row)
-    byId.delete(row.id)
+  const joinKey = (row: Row): void => {
+    const rows = keys.get(row.keyId) ?? new Set()
+    if (rows.has(row)) return
+    rows.add(row)
+    // Only one that comes back from the skipped ones is not the last of its key.
+    const returned = finished.has(row)
+    keys.set(row.keyId, returned ? new Set([...rows].toSorted((a, b) => a.id - b.id)) : rows)
   }
 
-  return {
+  const sorted = (): readonly ReadonlySet<Row>[] => {
+    for (const priority of unsorted) levels[priority] = new Set([...levels[priority]!].toSorted((a, b) => a.id - b.id))
+    unsorted.clear()
+    return levels
+  }
+
+  const forget = (row: Row): void => {
+    finished.delete(row)
+    byId.delete(row.id)
+    counted(row.status, -1)
+  }
+
+  const enter = (row: Row): void => {
+    if (row.status === 'pending') levels[row.priority]!.add(row)
+    if (row.status === 'scheduled') scheduled.splice(placeOf(scheduled, row.scheduledFor), 0, row)
+    const isFinished = row.status === 'published' || row.status === 'skipped'
+    if (!isFinished) joinKey(row)
+    if (!isFinished) finished.delete(row)
+    else {
+      leaveKey(row)
+      finished.add(row)
+      if (finished.size > finishedMax) forget(first(finished)!)
+    }
+  }
+
+  const rows: OutboxRows = {
     byId,
-    get pending() {
-      return pending
-    },
-    get parked() {
-      return parked
-    },
+    count: (status) => counts.get(status) ?? 0,
     add(row) {
       byId.set(row.id, row)
-      levels[row.priority]!.add(row)
-      const rows = keys.get(row.keyId)
-      if (rows === undefined) keys.set(row.keyId, new Set([row]))
-      else rows.add(row)
-      pending++
+      counted(row.status, 1)
+      enter(row)
     },
-    publish(row, at) {
-      if (row.status === 'published') return
-      if (row.status === 'pending') pending--
-      else parked--
-      row.status = 'published'
-      row.publishedAt = at
+    move(row, status, at) {
+      if (row.status === status) return
+      counted(row.status, -1)
+      counted(status, 1)
       levels[row.priority]!.delete(row)
-      leaveKey(row)
-      published.add(row)
-      if (published.size > publishedMax) forget(first(published)!)
+      if (row.status === 'scheduled') scheduled.splice(scheduled.indexOf(row), 1)
+      if (status !== 'parked') row.behind = undefined
+      row.status = status
+      row.movedAt = at
+      enter(row)
+      if (status === 'pending') unsorted.add(row.priority)
     },
-    setParked(row, toParked) {
-      if (row.status !== (toParked ? 'pending' : 'parked')) return
-      row.status = toParked ? 'parked' : 'pending'
-      parked += toParked ? 1 : -1
-      pending += toParked ? -1 : 1
+    free(row, at) {
+      for (const other of rows.ofKey(row.keyId)) if (other.behind === row) rows.move(other, 'pending', at)
     },
-    sweep(until, limit) {
+    ofKey: (keyId) => keys.get(keyId) ?? [],
+    wake(now, admits) {
+      for (let at = scheduled.length - 1; at >= 0 && scheduled[at]!.scheduledFor <= now; at--) {
+        const row = scheduled[at]!
+        if (admits(row)) rows.move(row, 'pending', now)
+      }
+    },
+    wakes: (now) => scheduled.length > 0 && scheduled.at(-1)!.scheduledFor <= now,
+    sweep(publishedBefore, skippedBefore, limit) {
       let count = 0
-      for (const row of published) {
+      for (const row of finished) {
         if (count >= limit) break
-        if (row.publishedAt > until) continue
+        if (row.movedAt > (row.status === 'skipped' ? skippedBefore : publishedBefore)) continue
         forget(row)
         count++
       }
       return count
     },
     oldestPendingAt() {
-      const oldest = levels.flatMap((level) => first(level, (row) => row.status === 'pending')?.createdAt ?? [])
+      const oldest = sorted().flatMap((level) => first(level)?.createdAt ?? [])
       return oldest.length === 0 ? undefined : Math.min(...oldest)
     },
-    due: (now, limit, admits) => pickDue(levels, keys, now, limit, admits),
+    due: (now, limit, admits) => pickDue(sorted(), keys, now, limit, admits),
   }
+  return rows
 }
 
-function pickDue(
-  levels: readonly Set<Row>[],
-  keys: ReadonlyMap<string, Set<Row>>,
-  now: number,
-  limit: number,
-  admits: (row: Row) => boolean,
-): Row[] {
-  const picked: Row[] = []
-  const cursors = new Map<string, KeyCursor>()
-  for (let priority = levels.length - 1; priority >= 0; priority--) {
-    for (const row of levels[priority]!) {
-      if (picked.length >= limit) return picked
-      if (row.status !== 'pending' || row.scheduledFor > now || !admits(row)) continue
-      const cursor = cursors.get(row.keyId) ?? openCursor(keys.get(row.keyId)!, now, admits)
-      cursors.set(row.keyId, cursor)
-      if (cursor.head !== row) continue
-      picked.push(row)
-      cursor.advance()
-      // Rows of a higher priority that had to wait for this one of their key.
-      while (cursor.head !== undefined && cursor.head.priority > priority && picked.length < limit) {
-        picked.push(cursor.head)
-        cursor.advance()
-      }
-    }
+/** Where a time belongs in a list whose latest comes first. */
+function placeOf(scheduled: readonly Row[], time: number): number {
+  let low = 0
+  let high = scheduled.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (scheduled[middle]!.scheduledFor > time) low = middle + 1
+    else high = middle
   }
-  return picked
-}
-
-interface KeyCursor {
-  /** The next row of the key that may be sent; none where the key is blocked or used up. */
-  readonly head: Row | undefined
-  advance(): void
-}
-
-function openCursor(rows: Iterable<Row>, now: number, admits: (row: Row) => boolean): KeyCursor {
-  const iterator = rows[Symbol.iterator]()
-  const next = (): Row | undefined => {
-    for (;;) {
-      const { value: row, done } = iterator.next()
-      if (done === true) return undefined
-      if (row.status === 'pending' && row.scheduledFor > now) continue
-      return row.status === 'parked' || row.heldUntil > now || !admits(row) ? undefined : row
-    }
-  }
-  let head = next()
-  return {
-    get head() {
-      return head
-    },
-    advance() {
-      head = next()
-    },
-  }
-}
-
-/** A row as it is listed. */
-export function recordOf(row: Row, now: number): OutboxRecord {
-  const dueAt = Math.max(row.scheduledFor, row.heldUntil)
-  return {
-    rowId: String(row.id),
-    eventId: row.entry.message.id,
-    eventType: row.entry.eventType,
-    topic: row.entry.message.topic,
-    key: row.entry.message.key,
-    status: row.status,
-    attempts: row.attempts,
-    priority: row.priority,
-    createdAt: new Date(row.createdAt),
-    dueAt: row.status === 'pending' && dueAt > now ? new Date(dueAt) : undefined,
-    lastError: row.lastError,
-  }
-}
-
-/** Whether a filter lets a row pass; its limit is the caller's. */
-export function matches(row: Row, filter: OutboxFilter): boolean {
-  return (
-    (filter.status === undefined || filter.status === row.status) &&
-    (filter.eventType === undefined || filter.eventType === row.entry.eventType) &&
-    (filter.key === undefined || filter.key === row.entry.message.key) &&
-    (filter.rowIds === undefined || filter.rowIds.includes(String(row.id)))
-  )
+  return low
 }
 
 /** Refuses what would not fit. @throws WaybillError `QUEUE_FULL` */
@@ -213,7 +182,21 @@ export function assertRoom(size: number, more: number, max: number, where: strin
   throw new WaybillError('QUEUE_FULL', `${where} is full`, { got: size, allowed: `at most ${max}`, where: 'memory storage' })
 }
 
-function first<T>(values: Iterable<T>, wanted: (value: T) => boolean = () => true): T | undefined {
-  for (const value of values) if (wanted(value)) return value
+/** Whether a filter lets a row pass; its limit is the caller's. */
+export function matches(row: Row, filter: OutboxFilter, now: number): boolean {
+  const { status, eventType, topic, key, rowIds, olderThanMs, error } = filter
+  return (
+    (status === undefined || status === row.status) &&
+    (eventType === undefined || eventType === row.entry.eventType) &&
+    (topic === undefined || topic === row.entry.message.topic) &&
+    (key === undefined || key === row.entry.message.key) &&
+    (rowIds === undefined || rowIds.includes(String(row.id))) &&
+    (olderThanMs === undefined || row.createdAt <= now - olderThanMs) &&
+    (error === undefined || row.lastError?.toLowerCase().includes(error.toLowerCase()) === true)
+  )
+}
+
+function first<T>(values: Iterable<T>): T | undefined {
+  for (const value of values) return value
   return undefined
 }

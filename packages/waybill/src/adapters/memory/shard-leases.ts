@@ -1,28 +1,37 @@
 import type { Clock } from '../../core/clock.ts'
-import { OUTBOX_SHARDS } from '../../core/stores.ts'
+import { type HeldShards, OUTBOX_SHARDS, type RelayLease } from '../../core/stores.ts'
 
 interface Lease {
   relayId: string
   until: number
-  /** Claimed under it and not settled yet. */
-  readonly inFlight: Set<number>
+}
+
+interface Registration {
+  until: number
+  /** In flight as of the last claim. */
+  claimed: readonly number[]
 }
 
 /** Who works on which shard, and what was in flight there. */
 export interface ShardLeases {
-  acquire(relayId: string, leaseMs: number): readonly number[]
+  acquire(relayId: string, leaseMs: number, inUse: readonly number[]): Omit<HeldShards, 'pending'>
   relays(): readonly string[]
+  list(): readonly RelayLease[]
   relinquish(relayId: string): void
   holds(relayId: string, shard: number): boolean
   heldBy(relayId: string): ReadonlySet<number>
-  claimed(shard: number, rowId: number): void
-  settled(shard: number, rowId: number): void
+  /** Notes what `relayId` has in flight now. */
+  claimed(relayId: string, rowIds: readonly number[]): void
+  /** What was in flight with the relays that are dead. */
+  suspects(): ReadonlySet<number>
 }
 
-/** `suspect` is told of each row that was in flight where a lease ran out and another relay took it. */
-export function createShardLeases(clock: Clock, suspect: (rowId: number) => void): ShardLeases {
+const NOTHING: ReadonlySet<number> = new Set()
+
+/** `waits` says of a row in flight with a dead relay whether it is pending still: until none is, the relay is remembered. */
+export function createShardLeases(clock: Clock, waits: (rowId: number) => boolean): ShardLeases {
   const leases = new Map<number, Lease>()
-  const relays = new Map<string, number>()
+  const relays = new Map<string, Registration>()
 
   const holds = (relayId: string, shard: number): boolean => {
     const lease = leases.get(shard)
@@ -31,47 +40,70 @@ export function createShardLeases(clock: Clock, suspect: (rowId: number) => void
 
   const heldBy = (relayId: string): Set<number> => new Set([...leases.keys()].filter((shard) => holds(relayId, shard)))
 
-  const shed = (mine: Set<number>, fair: number): void => {
-    for (const shard of mine) {
-      if (mine.size <= fair) return
-      // Where something is in flight the shard stays until that is settled: a later renewal gives it away.
-      if (leases.get(shard)!.inFlight.size > 0) continue
-      leases.delete(shard)
-      mine.delete(shard)
-    }
+  const forget = (relayId: string): void => {
+    const now = clock.now()
+    for (const [id, { until, claimed }] of relays) if (id !== relayId && until <= now && !claimed.some(waits)) relays.delete(id)
   }
 
+  const alive = (): string[] => [...relays].filter(([, { until }]) => until > clock.now()).map(([id]) => id)
+
   return {
-    acquire(relayId, leaseMs) {
+    acquire(relayId, leaseMs, inUse) {
       const now = clock.now()
-      for (const [id, until] of relays) if (until <= now) relays.delete(id)
-      relays.set(relayId, now + leaseMs)
-      const fair = Math.ceil(OUTBOX_SHARDS / relays.size)
-      // An expired lease that nobody took is renewed: its rows are still with this relay.
-      const mine = new Set([...leases.keys()].filter((shard) => leases.get(shard)!.relayId === relayId))
-      shed(mine, fair)
-      for (const shard of mine) leases.get(shard)!.until = now + leaseMs
-      for (let shard = 0; shard < OUTBOX_SHARDS && mine.size < fair; shard++) {
+      const until = now + leaseMs
+      forget(relayId)
+      relays.set(relayId, { until, claimed: relays.get(relayId)?.claimed ?? [] })
+      const fair = fairShare(relayId, alive())
+      // An expired lease that nobody took is renewed: its rows are still with this relay. Whether a shard is in use does not decide what is kept, else one
+      // relay would have all the work for ever: it is only given up later.
+      const used = new Set(inUse)
+      const mine = [...leases]
+        .filter(([, lease]) => lease.relayId === relayId)
+        .map(([shard]) => shard)
+        .toSorted((a, b) => a - b)
+      const shards = mine.filter((shard, place) => place < fair || used.has(shard))
+      for (const shard of mine) leases.delete(shard)
+      for (const shard of shards) leases.set(shard, { relayId, until })
+      for (let shard = 0; shard < OUTBOX_SHARDS && shards.length < fair; shard++) {
         const lease = leases.get(shard)
         if (lease !== undefined && (lease.relayId === relayId || lease.until > now)) continue
-        for (const rowId of lease?.inFlight ?? []) suspect(rowId)
-        leases.set(shard, { relayId, until: now + leaseMs, inFlight: new Set() })
-        mine.add(shard)
+        leases.set(shard, { relayId, until })
+        shards.push(shard)
       }
-      return [...mine].toSorted((a, b) => a - b)
+      return { shards: shards.toSorted((a, b) => a - b), leaving: shards.slice(fair).toSorted((a, b) => a - b) }
     },
-    relays: () => [...relays].filter(([, until]) => until > clock.now()).map(([id]) => id),
+    relays: alive,
+    list: () =>
+      [...relays].map(([relayId, { until }]) => ({
+        relayId,
+        shards: [...leases.values()].filter((lease) => lease.relayId === relayId).length,
+        expiresInMs: until - clock.now(),
+      })),
     relinquish(relayId) {
       relays.delete(relayId)
       for (const [shard, lease] of leases) if (lease.relayId === relayId) leases.delete(shard)
     },
     holds,
     heldBy,
-    claimed(shard, rowId) {
-      leases.get(shard)?.inFlight.add(rowId)
+    claimed(relayId, rowIds) {
+      const registration = relays.get(relayId)
+      if (registration !== undefined) registration.claimed = rowIds
     },
-    settled(shard, rowId) {
-      leases.get(shard)?.inFlight.delete(rowId)
+    suspects() {
+      const now = clock.now()
+      let found: Set<number> | undefined
+      for (const { until, claimed } of relays.values()) {
+        if (until > now) continue
+        found ??= new Set()
+        for (const rowId of claimed) found.add(rowId)
+      }
+      return found ?? NOTHING
     },
   }
+}
+
+/** So many shards are `relayId`'s part: the first by name get one more, so that all parts together are exactly all shards. */
+function fairShare(relayId: string, alive: readonly string[]): number {
+  const rank = alive.toSorted().indexOf(relayId)
+  return Math.floor(OUTBOX_SHARDS / alive.length) + (rank < OUTBOX_SHARDS % alive.length ? 1 : 0)
 }

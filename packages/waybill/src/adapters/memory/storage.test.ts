@@ -211,10 +211,10 @@ test('busy keys and destinations that are left out are not claimed, and do not u
 test('two relays share the shards fairly, and neither claims or marks what the other holds', async () => {
   const storage = memoryStorage()
   const ids = await append(storage, ...Array.from({ length: 200 }, (_, index) => entry(`key-${index}`)))
-  assert.equal((await storage.outbox.acquire('one', 10_000)).length, 64)
+  assert.equal((await storage.outbox.acquire('one', 10_000)).shards.length, 64)
   await storage.outbox.acquire('two', 10_000)
-  const one = await storage.outbox.acquire('one', 10_000)
-  const two = await storage.outbox.acquire('two', 10_000)
+  const { shards: one } = await storage.outbox.acquire('one', 10_000)
+  const { shards: two } = await storage.outbox.acquire('two', 10_000)
   assert.deepEqual([one.length, two.length], [32, 32])
   assert.equal(new Set([...one, ...two]).size, 64)
   const claim = async (relayId: string): Promise<string[]> =>
@@ -293,7 +293,7 @@ test('sweep deletes published rows only, the old ones, and no more than asked', 
   clock.nowMs += 1_000
   assert.equal(await storage.outbox.sweep(1_000, 1), 1)
   assert.equal(await storage.outbox.sweep(1_000, 10), 1)
-  assert.deepEqual(await storage.outbox.stats(), { pending: 1, parked: 0, oldestPendingMs: 1_000 })
+  assert.deepEqual(await storage.outbox.stats(), { pending: 1, scheduled: 0, parked: 0, oldestPendingMs: 1_000 })
 })
 
 test('a full store refuses and stays whole; published rows do not fill it', async () => {

@@ -1,7 +1,10 @@
 import type { Database, SqlExecutor } from '../../core/database.ts'
 import { WaybillError, messageOf } from '../../core/errors.ts'
+import { appendFunction } from './append-function.ts'
+import { OTHER_PRIORITY, SCHEDULED_AT, UNUSUAL_ROW } from './outbox-claim-sql.ts'
+import { operatorIndexes } from './outbox-operator-sql.ts'
 import { ADVISORY_CLASS, SHARDS } from './slots.ts'
-import { isMissingTable, notMigrated, sqlStateOf } from './statements.ts'
+import { READ_COMMITTED, isMissingTable, notMigrated, sqlStateOf } from './statements.ts'
 import type { Tables } from './tables.ts'
 
 interface Migration {
@@ -11,7 +14,10 @@ interface Migration {
 }
 
 // A migration that was released is never edited: the next change is the next number.
-const MIGRATIONS: readonly Migration[] = [{ version: 1, name: '1-first-tables', statements: firstTables }]
+const MIGRATIONS: readonly Migration[] = [
+  { version: 1, name: '1-first-tables', statements: firstTables },
+  { version: 2, name: '2-many-relays', statements: manyRelays },
+]
 const NEWEST = MIGRATIONS.at(-1)!.version
 
 function firstTables(tables: Tables): string[] {
@@ -55,12 +61,45 @@ function outboxTables({ names: { prefix }, outbox, outboxIds, lease, relay }: Ta
   ]
 }
 
-// Only where published rows are kept: a claim would have to walk past them, and a sweep to look for them. Elsewhere the primary key is all that both
-// need, and an index less makes an append a fifth faster.
-function keepingIndexes({ names: { prefix }, outbox }: Tables): string[] {
+function manyRelays(tables: Tables): string[] {
+  const {
+    names: { prefix },
+    outbox,
+    lease,
+    relay,
+  } = tables
   return [
+    `alter table ${outbox}
+       add column behind bigint,
+       add column clear boolean not null default false,
+       drop constraint if exists "${prefix}outbox_status_check"`,
+    // Not valid: what is in the table satisfies it, and looking at each row would hold everybody up.
+    `alter table ${outbox} add constraint "${prefix}outbox_status_check"
+       check (status in ('pending', 'scheduled', 'published', 'parked', 'skipped')) not valid`,
+    `update ${outbox} set status = 'scheduled' where status = 'pending' and available_at > clock_timestamp()`,
+    // May be there: version 1 made it where published rows were kept.
     `create index if not exists "${prefix}outbox_pending" on ${outbox} (id) where status = 'pending'`,
+    `create index "${prefix}outbox_scheduled" on ${outbox} ((${SCHEDULED_AT})) where status = 'scheduled'`,
+    // Empty where published rows are not kept. May be there, as the first.
     `create index if not exists "${prefix}outbox_published" on ${outbox} (published_at) where status = 'published'`,
+    // Rows of other than default priority: those that may overtake, those of which it is not known yet, and all by key. Rows of default priority are in none
+    // of them, and cost no more than the question.
+    `create index "${prefix}outbox_priority" on ${outbox} (priority desc, id) where ${OTHER_PRIORITY} and clear`,
+    `create index "${prefix}outbox_unclear" on ${outbox} (priority desc, id) where ${OTHER_PRIORITY} and not clear`,
+    `create index "${prefix}outbox_priority_key" on ${outbox} (topic, key, id) where ${OTHER_PRIORITY}`,
+    // Everything that a claim has to ask more questions for: one look tells that there is nothing of it.
+    `create index "${prefix}outbox_unusual" on ${outbox} (shard, id) where ${UNUSUAL_ROW}`,
+    ...operatorIndexes(tables),
+    `alter table ${lease} drop column suspect_to`,
+    // What a relay had in flight as of its last claim; what a dead one of its name had; whether it waits, so that a commit is worth a hint.
+    `alter table ${relay}
+       drop column claimed_to,
+       add column claimed bigint[] not null default '{}',
+       add column suspects bigint[] not null default '{}',
+       add column asleep boolean not null default false`,
+    // A few hundred numbers are written with each claim: packing them costs more than it saves.
+    `alter table ${relay} set (toast_tuple_target = 8160)`,
+    ...appendFunction(tables),
   ]
 }
 
@@ -113,9 +152,11 @@ function deadLetterTables({ names: { prefix }, deadLetter }: Tables): string[] {
  * Gives back the names of what was applied.
  * @throws WaybillError `SCHEMA_TOO_NEW`; `UNSUPPORTED` where the user may not make tables there
  */
-export async function migrate(database: Database, tables: Tables, keepsPublished: boolean): Promise<readonly string[]> {
+export async function migrate(database: Database, tables: Tables): Promise<readonly string[]> {
   try {
     return await database.transaction(async (sql) => {
+      // Whatever the default is: what others did while this waited for the lock has to be seen.
+      await sql.query(READ_COMMITTED)
       // Key -1 is no slot's, so no append ever waits for this.
       await sql.query(`select pg_advisory_xact_lock(${ADVISORY_CLASS}, -1)`)
       await prepare(sql, tables)
@@ -126,7 +167,6 @@ export async function migrate(database: Database, tables: Tables, keepsPublished
         for (const statement of statements(tables)) await sql.query(statement)
         await sql.query(`insert into ${tables.migration} (version, name) values ($1::int, $2::text)`, [version, name])
       }
-      if (keepsPublished) for (const statement of keepingIndexes(tables)) await sql.query(statement)
       return missing.map(({ name }) => name)
     })
   } catch (error) {

@@ -4,6 +4,7 @@ import { PGlite } from '@electric-sql/pglite'
 import type { Database } from '../../core/database.ts'
 import { newId } from '../../core/ids.ts'
 import type { OutboxEntry, Storage } from '../../core/stores.ts'
+import { until } from '../../testing/contract-tools.ts'
 import { createSqlStorage } from './sql-storage.ts'
 
 const LEASE_MS = 60_000
@@ -61,7 +62,7 @@ test('where nobody else can have the database, a dead owner is succeeded at once
   assert.equal((await storage.outbox.claim('before the crash', { limit: 10, busy: [] })).length, 2)
   const next = open(schema, true)
   const [later] = await append(next, 'c')
-  assert.equal((await next.outbox.acquire('after it', LEASE_MS)).length, 64)
+  assert.equal((await next.outbox.acquire('after it', LEASE_MS)).shards.length, 64)
   const rows = await next.outbox.claim('after it', { limit: 10, busy: [] })
   assert.deepEqual(
     rows.map((row) => [row.rowId, row.suspect]),
@@ -95,7 +96,7 @@ test('a relay that comes back under its old name finds what it had in flight sus
 test('where others may have the database, a lease has to run out', async () => {
   const { schema, storage } = await fresh({ soleOwner: false })
   await storage.outbox.acquire('relay', LEASE_MS)
-  assert.deepEqual(await open(schema, false).outbox.acquire('another', LEASE_MS), [])
+  assert.deepEqual((await open(schema, false).outbox.acquire('another', LEASE_MS)).shards, [])
 })
 
 test('published rows are kept where that is asked for, and swept so many at a time', async () => {
@@ -118,20 +119,79 @@ test('a claim walks the rows in order, however many wait, also where nobody has 
   await storage.outbox.acquire('relay', LEASE_MS)
   const { outboxSql } = await import('./outbox-sql.ts')
   const { resolveTables } = await import('./tables.ts')
-  const { rows } = await pglite.query<{ 'QUERY PLAN': string }>(`explain ${outboxSql(resolveTables({ schema }), false).claim}`, [
-    'relay',
-    '[]',
-    200,
-    '[]',
-  ])
+  const { rows } = await pglite.query<{ 'QUERY PLAN': string }>(
+    `explain ${outboxSql(resolveTables({ schema }), false).claim('all', 'usual')}`,
+    ['relay', '[]', 200, '[]', '{}', '{}'],
+  )
   const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
-  assert.match(plan, /Index Scan using waybill_outbox_pkey/)
+  assert.match(plan, /Index Scan using waybill_outbox_pending/)
   assert.doesNotMatch(plan, /Seq Scan on waybill_outbox/)
+})
+
+test('published rows that were kept are swept also where none are kept any more', async () => {
+  const { schema, storage } = await fresh({ keepPublishedMs: 3_600_000 })
+  const rowIds = await append(storage, 'a', 'b')
+  await storage.outbox.acquire('relay', LEASE_MS)
+  assert.equal(await storage.outbox.markPublished('relay', rowIds), 2)
+  assert.equal(await open(schema, true).outbox.sweep(-1, 10), 2)
+})
+
+// More keys than one claim asks whether their rows may overtake.
+const MANY_KEYS = 20_050
+
+async function appendWaiting(schema: string, what: string): Promise<void> {
+  await pglite.query(
+    `insert into ${schema}.waybill_outbox (event_id, event_type, destination, topic, key, shard, headers, body, priority, hold_until)
+     select 'e', 'a.B', 'down', 'a.B', 'key-' || g, g % 64, '{}', '', p.priority, ${what}
+     from generate_series(1, ${MANY_KEYS}) g cross join (values (5), (9)) p (priority) order by g, p.priority`,
+  )
+}
+
+test('rows of priority for a destination that is left alone hold up no others', async () => {
+  const { schema, storage } = await fresh()
+  await appendWaiting(schema, 'null')
+  const [rowId] = await storage.database.transaction((sql) => storage.outbox.append(sql, [{ ...entry('other'), priority: 9 }]))
+  await storage.outbox.acquire('relay', LEASE_MS)
+  const rows = await storage.outbox.claim('relay', { limit: 10, busy: [], without: ['down'] })
+  assert.deepEqual(
+    rows.map((row) => row.rowId),
+    [rowId],
+  )
+})
+
+test('rows of priority that have to wait in their keys hold up no others, however many', async () => {
+  const { schema, storage } = await fresh()
+  await appendWaiting(schema, `case when p.priority = 5 then clock_timestamp() + interval '1 hour' end`)
+  const [rowId] = await storage.database.transaction((sql) => storage.outbox.append(sql, [{ ...entry('other'), priority: 9 }]))
+  await storage.outbox.acquire('relay', LEASE_MS)
+  await until('it is its turn', async () => {
+    const rows = await storage.outbox.claim('relay', { limit: 10, busy: [] })
+    return rows.some((row) => row.rowId === rowId)
+  })
+})
+
+test('rows with numbers and times that only hands can have written are delivered like any other', async () => {
+  const { schema, storage } = await fresh()
+  for (const edit of ['id = -5', `status = 'scheduled'`, `status = 'scheduled', available_at = '-infinity'`, `hold_until = '-infinity'`]) {
+    await append(storage, 'a')
+    await storage.database.query(`update ${schema}.waybill_outbox set ${edit}`)
+    assert.equal((await storage.outbox.acquire('relay', LEASE_MS)).pending, true, edit)
+    const rows = await storage.outbox.claim('relay', { limit: 10, busy: [] })
+    assert.equal(rows.length, 1, edit)
+    assert.equal(
+      await storage.outbox.markPublished(
+        'relay',
+        rows.map((row) => row.rowId),
+      ),
+      1,
+      edit,
+    )
+  }
 })
 
 test('what is no row number is refused', async () => {
   const { storage } = await fresh()
-  for (const rowId of ['', '1}', 'x', '-1', '1'.repeat(20)])
+  for (const rowId of ['', '1}', 'x', '-', '1-1', '1'.repeat(20)])
     await assert.rejects(storage.outbox.retire([rowId]), { code: 'INVALID_OPTION' }, rowId)
 })
 

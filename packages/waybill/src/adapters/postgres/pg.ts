@@ -1,33 +1,44 @@
-import type { Database, SqlExecutor } from '../../core/database.ts'
 import { WaybillError } from '../../core/errors.ts'
 import { checkInteger } from '../../core/options.ts'
 import type { Storage } from '../../core/stores.ts'
-import { type Place, explainConnection, isConnectionError, placeOf } from './pg-errors.ts'
+import { type Place, placeOf } from './pg-errors.ts'
+import { type ListenOption, hintsBy } from './outbox-hints.ts'
+import { type PgLimits, type PgPoolLike, databaseOf } from './pg-session.ts'
+import { createPreparedNames } from './prepared-names.ts'
 import { requirePeer } from './require-peer.ts'
 import { type SqlStorageOptions, createSqlStorage } from './sql-storage.ts'
 
-/** The part of a checked-out `pg` client that this adapter calls. */
-export interface PgClientLike {
-  query(text: string, params?: unknown[]): Promise<{ rows: unknown[]; command?: string }>
-  /** With an error: destroyed instead of put back. */
-  release(error?: Error): void
-  on?(event: 'error', listener: (error: Error) => void): unknown
-  off?(event: 'error', listener: (error: Error) => void): unknown
-}
-
-/** The part of a `pg` pool that this adapter calls. */
-export interface PgPoolLike {
-  query(text: string, params?: unknown[]): Promise<{ rows: unknown[] }>
-  connect(): Promise<PgClientLike>
-  end(): Promise<void>
-}
+export type { PgClientLike, PgPoolLike } from './pg-session.ts'
 
 export interface PostgresStorageOptions extends SqlStorageOptions {
   /** Connections at most, where the pool is made here; 2 to 1,000. @default 10 */
   readonly poolMax?: number
-  /** How long a connection may take, where the pool is made here; milliseconds. @default 10000 */
+  /** How long to wait for a connection: for a new one, and for one of a pool that is all in use. 1 to 3,600,000 milliseconds. @default 10000 */
   readonly connectTimeoutMs?: number
+  /**
+   * How long a single statement, or the BEGIN or COMMIT of a transaction, may go unanswered before its connection is given up as dead, so that one that
+   * was cut without a word holds up nobody for ever. Applies to the relay's and the stores' own work and to single statements of yours. 1 to 3,600,000
+   * milliseconds. @default 30000
+   */
+  readonly queryTimeoutMs?: number
+  /** The same for each statement within a transaction; 0 sets no limit, since a business statement may take long. At most 3,600,000 milliseconds. @default 0 */
+  readonly transactionQueryTimeoutMs?: number
+  /**
+   * Lets commits of other processes wake this one's relay at once, by LISTEN and NOTIFY, instead of at its next look; on a connection of its own, beside
+   * the pool's. Behind a pooler that shares sessions, give a URL that leads straight to the database. @default false
+   */
+  readonly listen?: ListenOption
+  /**
+   * Keeps the statements that run all the time prepared in each session, so that the server plans them once: a claim takes a fraction of the time. Set
+   * false behind a pooler that gives each transaction another session and does not know prepared statements (PgBouncer before 1.21, or with
+   * `max_prepared_statements = 0`): there the first one of a transaction may fail, after which no more are prepared. @default true
+   */
+  readonly preparedStatements?: boolean
 }
+
+const HOUR_MS = 3_600_000
+// A peer that is gone without a word is noticed on an idle connection too, and a firewall in between doesn't forget it.
+const KEEP_ALIVE_AFTER_MS = 10_000
 
 /**
  * Storage in PostgreSQL (14 or newer), by a URL or a pool of your own; your own is not closed, and needs an `error` listener of yours. Connects with the
@@ -35,6 +46,12 @@ export interface PostgresStorageOptions extends SqlStorageOptions {
  * @throws WaybillError `DATABASE_UNREACHABLE` for a URL that is none; `PEER_MISSING` | `INVALID_OPTION`
  */
 export async function postgresStorage(target: string | PgPoolLike, options: PostgresStorageOptions = {}): Promise<Storage> {
+  const limits: PgLimits = {
+    connectMs: checkInteger(options.connectTimeoutMs ?? 10_000, 'connectTimeoutMs', 1, HOUR_MS),
+    queryMs: checkInteger(options.queryTimeoutMs ?? 30_000, 'queryTimeoutMs', 1, HOUR_MS),
+    transactionQueryMs: checkInteger(options.transactionQueryTimeoutMs ?? 0, 'transactionQueryTimeoutMs', 0, HOUR_MS),
+  }
+  const prepared = (options.preparedStatements ?? true) ? { prepared: createPreparedNames() } : {}
   if (typeof target !== 'string') {
     if (!isPoolLike(target))
       throw new WaybillError('INVALID_OPTION', 'this is no PostgreSQL database', {
@@ -42,24 +59,30 @@ export async function postgresStorage(target: string | PgPoolLike, options: Post
         allowed: 'a URL or a pool of the package "pg"',
         where: 'postgresStorage',
       })
-    return createSqlStorage({ name: 'postgres', database: databaseOf(target, undefined), soleOwner: false, close: async () => {} }, options)
+    const database = databaseOf({ pool: target, place: undefined, poolMax: undefined, limits, ...prepared })
+    const hints = hintsBy(options.listen, undefined, database)
+    return createSqlStorage({ name: 'postgres', database, soleOwner: false, close: async () => {}, hints }, options)
   }
   const place = placeOf(target)
-  const pool = await openPool(target, place, options)
-  return createSqlStorage({ name: 'postgres', database: databaseOf(pool, place), soleOwner: false, close: () => pool.end() }, options)
+  const poolMax = checkInteger(options.poolMax ?? 10, 'poolMax', 2, 1000)
+  const pool = await openPool(target, place, poolMax, limits.connectMs)
+  const database = databaseOf({ pool, place, poolMax, limits, ...prepared })
+  const hints = hintsBy(options.listen, target, database)
+  return createSqlStorage({ name: 'postgres', database, soleOwner: false, close: () => pool.end(), hints }, options)
 }
 
-async function openPool(
-  url: string,
-  place: Place,
-  { poolMax = 10, connectTimeoutMs = 10_000 }: PostgresStorageOptions,
-): Promise<PgPoolLike> {
-  const max = checkInteger(poolMax, 'poolMax', 2, 1000)
-  const connectionTimeoutMillis = checkInteger(connectTimeoutMs, 'connectTimeoutMs', 1, 3_600_000)
+async function openPool(url: string, place: Place, max: number, connectionTimeoutMillis: number): Promise<PgPoolLike> {
   const { default: pg } = await requirePeer('pg', () => import('pg'))
   let pool: InstanceType<typeof pg.Pool>
   try {
-    pool = new pg.Pool({ connectionString: url, max, connectionTimeoutMillis, application_name: 'waybill' })
+    pool = new pg.Pool({
+      connectionString: url,
+      max,
+      connectionTimeoutMillis,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: KEEP_ALIVE_AFTER_MS,
+      application_name: 'waybill',
+    })
   } catch {
     // No cause: the parser's error repeats the URL with its password.
     throw new WaybillError('DATABASE_UNREACHABLE', 'the database URL is not usable', {
@@ -71,108 +94,6 @@ async function openPool(
   // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
   pool.on('error', () => {})
   return pool
-}
-
-function databaseOf(pool: PgPoolLike, place: Place | undefined): Database {
-  return {
-    async query<Row>(text: string, params: readonly unknown[] = []) {
-      try {
-        return (await pool.query(text, [...params])) as { rows: Row[] }
-      } catch (error) {
-        throw explainConnection(error, place)
-      }
-    },
-    async transaction(fn) {
-      const client = await connect(pool, place)
-      return await transactionOn(client, place, fn)
-    },
-  }
-}
-
-async function connect(pool: PgPoolLike, place: Place | undefined): Promise<PgClientLike> {
-  try {
-    return await pool.connect()
-  } catch (error) {
-    throw explainConnection(error, place)
-  }
-}
-
-async function transactionOn<T>(client: PgClientLike, place: Place | undefined, fn: (sql: SqlExecutor) => Promise<T>): Promise<T> {
-  let broken: Error | undefined
-  // A checked-out connection that breaks emits an error; without a listener it would end the process. The next statement tells the caller.
-  const onError = (error: Error) => {
-    broken ??= error
-  }
-  client.on?.('error', onError)
-  const scope: Scope = { open: true, failed: undefined }
-  try {
-    await client.query('begin')
-    const result = await fn(executorOf(client, place, scope))
-    scope.open = false
-    await commit(client, place, scope)
-    return result
-  } catch (error) {
-    scope.open = false
-    broken ??=
-      isConnectionError(error) || (error instanceof WaybillError && error.code === 'UNKNOWN_OUTCOME')
-        ? asError(error)
-        : await rollback(client)
-    throw explainConnection(error, place)
-  } finally {
-    client.off?.('error', onError)
-    client.release(broken)
-  }
-}
-
-interface Scope {
-  open: boolean
-  /** The first statement that failed. */
-  failed: { readonly error: unknown } | undefined
-}
-
-function executorOf(client: PgClientLike, place: Place | undefined, scope: Scope): SqlExecutor {
-  return {
-    async query<Row>(text: string, params: readonly unknown[] = []) {
-      if (!scope.open) throw new WaybillError('UNIT_CLOSED', 'the transaction of this executor has ended')
-      try {
-        return (await client.query(text, [...params])) as { rows: Row[] }
-      } catch (error) {
-        scope.failed ??= { error }
-        throw explainConnection(error, place)
-      }
-    },
-  }
-}
-
-async function commit(client: PgClientLike, place: Place | undefined, scope: Scope): Promise<void> {
-  let command: string | undefined
-  try {
-    command = (await client.query('commit')).command
-  } catch (error) {
-    if (!isConnectionError(error)) throw error
-    throw new WaybillError('UNKNOWN_OUTCOME', 'the connection was cut after COMMIT was sent: it may or may not have happened', {
-      ...(place === undefined ? {} : { where: `${place.host}:${place.port}/${place.database}` }),
-      cause: error,
-    })
-  }
-  // A transaction in which a statement failed is ended by COMMIT as if nothing were wrong, and rolled back.
-  if (command !== 'ROLLBACK') return
-  if (scope.failed !== undefined) throw asError(scope.failed.error)
-  throw new WaybillError('UNIT_CLOSED', 'the transaction was rolled back by a statement of its own')
-}
-
-/** Undoes; gives back why the connection can't be used again, if so. The caller's own error is what is thrown. */
-async function rollback(client: PgClientLike): Promise<Error | undefined> {
-  try {
-    await client.query('rollback')
-    return undefined
-  } catch (error) {
-    return asError(error)
-  }
-}
-
-function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error('the connection is broken', { cause: error })
 }
 
 function isPoolLike(value: unknown): value is PgPoolLike {

@@ -1,5 +1,5 @@
 import type { SqlExecutor } from '../../core/database.ts'
-import { WaybillError } from '../../core/errors.ts'
+import { WaybillError, type WaybillErrorCode, isWaybillError, messageOf } from '../../core/errors.ts'
 import type { Tables } from './tables.ts'
 
 /** Runs one statement of ours and gives back its rows. */
@@ -7,6 +7,9 @@ export type Run = <Row>(text: string, params?: readonly unknown[]) => Promise<re
 
 // A statement of ours that meets another one's locks the other way round is simply run again: each is whole in itself.
 const TRIES_MAX = 5
+
+/** A transaction of several statements says so first: each has to see what was committed while one before it waited for a lock. */
+export const READ_COMMITTED = 'set transaction isolation level read committed'
 
 /** PostgreSQL's five-character code of an error, where it is one. */
 export function sqlStateOf(error: unknown): string | undefined {
@@ -57,8 +60,64 @@ export function isMissingTable(error: unknown): boolean {
   return ['42P01', '3F000', '42703'].includes(sqlStateOf(error) ?? '')
 }
 
+/** What went wrong with a statement of ours, and what to do; anything else, deadlocks among it, as it is. */
 function explained(error: unknown, tables: Tables): unknown {
-  return isMissingTable(error) ? notMigrated(tables, error) : error
+  if (isWaybillError(error)) return error
+  if (isMissingTable(error)) return notMigrated(tables, error)
+  const state = sqlStateOf(error) ?? ''
+  const remedy = REMEDIES[state] ?? (state.startsWith('53') ? NO_ROOM : undefined)
+  if (remedy === undefined) return error
+  const { code, what, allowed } = remedy
+  return new WaybillError(code, `${what}: ${messageOf(error)}`, {
+    allowed,
+    where: `schema "${tables.names.schema}", prefix "${tables.names.prefix}"`,
+    cause: error,
+  })
+}
+
+interface Remedy {
+  readonly code: WaybillErrorCode
+  readonly what: string
+  readonly allowed: string
+}
+
+// Disk, memory or a limit of the server's. Passes when somebody makes room, so it is waited for like a server that is away.
+const NO_ROOM: Remedy = {
+  code: 'DATABASE_UNREACHABLE',
+  what: 'PostgreSQL has no room for it; nothing was written',
+  allowed: 'room on its disk and in its memory',
+}
+
+// A single statement is run again without being prepared; the caller's transaction has ended with it.
+const UNPREPARED: Remedy = {
+  code: 'UNSUPPORTED',
+  what: 'this connection does not keep prepared statements, as some poolers do not; from now on none is prepared',
+  allowed: 'the transaction once more; and preparedStatements: false for a pooler that gives each transaction another session',
+}
+
+const REMEDIES: Readonly<Record<string, Remedy>> = {
+  '42501': {
+    code: 'UNSUPPORTED',
+    what: "this database user lacks a right on Waybill's tables",
+    allowed: 'select, insert, update and delete on all of them, usage on the schema and its sequences',
+  },
+  '25006': {
+    code: 'DATABASE_UNREACHABLE',
+    what: 'PostgreSQL is read-only here, as a replica is',
+    allowed: 'the primary server in DATABASE_URL, and default_transaction_read_only off',
+  },
+  '26000': UNPREPARED,
+  '42P05': UNPREPARED,
+  '57014': {
+    code: 'TIMEOUT',
+    what: 'a statement was cut off by the server',
+    allowed: 'a larger statement_timeout for this database user, or none',
+  },
+  '55P03': {
+    code: 'TIMEOUT',
+    what: 'a lock was not to be had in the time that the server allows',
+    allowed: 'shorter transactions, or a larger lock_timeout for this database user',
+  },
 }
 
 /** Any text made storable: no NUL, no half characters, not endless. */
@@ -69,8 +128,8 @@ export function storable(text: string, lengthMax = Number.MAX_SAFE_INTEGER): str
 /** Row numbers as an array literal: unlike an array, every driver sends a text the same way. */
 export function idList(rowIds: readonly string[]): string {
   for (const rowId of rowIds)
-    if (!/^\d{1,19}$/.test(rowId))
-      throw new WaybillError('INVALID_OPTION', 'not a row number', { got: rowId, allowed: 'digits', where: 'rowIds' })
+    if (!/^-?\d{1,19}$/.test(rowId))
+      throw new WaybillError('INVALID_OPTION', 'not a row number', { got: rowId, allowed: 'a whole number', where: 'rowIds' })
   return `{${rowIds.join(',')}}`
 }
 

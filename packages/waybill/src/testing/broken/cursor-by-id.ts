@@ -15,7 +15,7 @@ export function withCursorById(storage: Storage): Storage {
     claim(_relayId, { limit }) {
       const claimed = busy.then(async () => {
         const { rows } = await storage.database.query<PlainColumns>(
-          `select id::text as row_id, event_id, topic, key, headers, body from waybill_outbox o where o.id > $1::bigint order by o.id limit $2::int`,
+          `select id::text as row_id, event_id, topic, key, headers, body, shard from waybill_outbox o where o.id > $1::bigint order by o.id limit $2::int`,
           [cursor, limit],
         )
         cursor = rows.at(-1)?.row_id ?? cursor

@@ -19,7 +19,7 @@ export function withOrderByTransaction(storage: Storage): Storage {
     claim(_relayId, { limit }) {
       const claimed = busy.then(async () => {
         const { rows } = await storage.database.query<Columns>(
-          `select o.id::text as row_id, o.xid::text as xid, o.event_id, o.topic, o.key, o.headers, o.body from waybill_outbox o
+          `select o.id::text as row_id, o.xid::text as xid, o.event_id, o.topic, o.key, o.headers, o.body, o.shard from waybill_outbox o
            where o.xid < pg_snapshot_xmin(pg_current_snapshot()) and (o.xid, o.id) > ($1::text::xid8, $2::bigint)
            order by o.xid, o.id limit $3::int`,
           [cursor.xid, cursor.rowId, limit],

@@ -9,15 +9,17 @@ export interface PlainColumns {
   key: string
   headers: string
   body: Uint8Array
+  shard: number
 }
 
-export function readPlain({ row_id, event_id, topic, key, headers, body }: PlainColumns): ClaimedRow {
+export function readPlain({ row_id, event_id, topic, key, headers, body, shard }: PlainColumns): ClaimedRow {
   return {
     rowId: row_id,
     destination: 'default',
     message: { id: event_id, topic, key, headers: JSON.parse(headers) as Record<string, string>, body },
     attempts: 0,
     suspect: false,
+    shard: Number(shard),
   }
 }
 

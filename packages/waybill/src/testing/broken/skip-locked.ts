@@ -16,7 +16,7 @@ export function withSkipLocked(storage: Storage): Storage {
            select c.id from waybill_outbox c
            where c.status = 'pending' and (c.hold_until is null or c.hold_until <= clock_timestamp())
            order by c.id limit $1::int for update skip locked)
-         returning o.id::text as row_id, o.event_id, o.topic, o.key, o.headers, o.body`,
+         returning o.id::text as row_id, o.event_id, o.topic, o.key, o.headers, o.body, o.shard`,
         [limit],
       )
       return rows.map(readPlain).toSorted((left, right) => (BigInt(left.rowId) < BigInt(right.rowId) ? -1 : 1))
