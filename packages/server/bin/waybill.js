@@ -12,6 +12,13 @@ if (major < NODE_MIN[0] || (major === NODE_MIN[0] && minor < NODE_MIN[1])) {
   process.exit(2)
 }
 
+// Most of a busy relay's memory is V8's young generation, which can be limited only as a process begins: so it begins again, as the same process. Not where
+// that can't be done, or where somebody has chosen for himself.
+const YOUNG = '--max-semi-space-size'
+const isChosen = [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((text) => text.includes(YOUNG))
+if (process.argv[2] === 'relay' && !isChosen && !process.connected && process.platform !== 'win32' && process.execve !== undefined)
+  process.execve(process.execPath, [process.execPath, `${YOUNG}=16`, ...process.execArgv, ...process.argv.slice(1)], process.env)
+
 const source = new URL('../src/main.ts', import.meta.url)
 const path = fileURLToPath(source)
 // From a checkout the TypeScript runs as it is; Node does not strip types below node_modules, where the built files are.
@@ -31,3 +38,5 @@ if (fromSource) {
 }
 const { main } = await import(fromSource ? source.href : new URL('../dist/main.js', import.meta.url).href)
 process.exitCode = await main(process.argv.slice(2))
+// A command has closed what it opened. Where it could not (a database that does not answer), what is left must not keep the process for ever.
+setTimeout(() => process.exit(), 2_000).unref()

@@ -18,12 +18,13 @@ async function run(argv: readonly string[], env: Record<string, string> = {}): P
   return { code, ...written }
 }
 
+const OUTBOX = ['ls', 'show', 'publish', 'retry', 'resume', 'skip', 'park'].map((name) => `outbox ${name}`)
+
 test('help and version are printed, for each command too', async () => {
   for (const argv of [[], ['--help'], ['-h'], ['help']]) {
     const { code, stdout } = await run(argv)
     assert.equal(code, 0)
-    for (const name of ['demo', 'migrate', 'outbox ls', 'outbox publish', 'outbox retry'])
-      assert.match(stdout, new RegExp(`^  ${name} `, 'm'))
+    for (const name of ['demo', 'migrate', 'relay', 'doctor', ...OUTBOX]) assert.match(stdout, new RegExp(`^  ${name} `, 'm'))
     assert.doesNotMatch(stdout, /demo-worker/)
   }
   assert.match((await run(['outbox', '--help'])).stdout, /outbox retry/)
@@ -37,7 +38,7 @@ test('help and version are printed, for each command too', async () => {
 
 test('wrong usage and wrong settings are one line on stderr, nothing on stdout, and exit code 2', async () => {
   const cases: readonly (readonly [readonly string[], Record<string, string>, RegExp])[] = [
-    [['dmeo'], {}, /unknown command; did you mean "demo"\? \(got "dmeo"; allowed: demo, migrate, outbox ls/],
+    [['dmeo'], {}, /unknown command; did you mean "demo"\? \(got "dmeo"; allowed: demo, migrate, relay, doctor, outbox ls/],
     [['outbox', 'list'], {}, /unknown command; did you mean "outbox ls"\?/],
     [['--verison'], {}, /unknown option; did you mean "--version"\?/],
     [['demo', '--kill', '3'], {}, /did you mean "--kills"\?/],
@@ -51,6 +52,21 @@ test('wrong usage and wrong settings are one line on stderr, nothing on stdout, 
     [['outbox', 'ls'], { DATABASE_URL: join(folder, 'none') }, /no PGlite database/],
     [['outbox', 'publish'], {}, /no broker is configured.*--app is missing; nothing was published/],
     [['outbox', 'publish'], { MESSAGE_BUS_TYPE: 'kafkka' }, /MESSAGE_BUS_TYPE is unknown/],
+    [['outbox', 'skip', '--limit', '3'], { DATABASE_URL: './x' }, /which rows to skip was not said; nothing was done/],
+    [['outbox', 'park'], { DATABASE_URL: './x' }, /which rows to park was not said; nothing was done/],
+    [['outbox', 'show'], { DATABASE_URL: './x' }, /which row was not said/],
+    [['outbox', 'retry', 'x'], { DATABASE_URL: './x' }, /--row is not a row number/],
+    [['outbox', 'ls', '--older-than', '5'], { DATABASE_URL: './x' }, /--older-than is not usable/],
+    [['relay'], {}, /there is nothing to relay to.*nothing was published \(allowed: --transport FILE/],
+    [['relay', '--transport', 'a', '--app', 'b'], {}, /exclude each other/],
+    [['relay', '--app', 'b', '--lease-ms', '500'], {}, /--lease-ms is for the application to say/],
+    [['relay', '--transport', join(folder, 'none.ts')], {}, /there is no such file/],
+    [['relay', '--transport', 'a'], { PORT: '70000' }, /PORT is not usable/],
+    [['relay', '--transport', 'a'], { LOG_LEVEL: 'wran' }, /LOG_LEVEL is unknown; did you mean "warn"\?/],
+    [['relay', '--transport', 'a'], { MESSAGE_BUS_TYPE: 'kafka' }, /no adapter for the broker/],
+    [['relay', '--transport', 'a', '--listen-url', 'mysql://u:hunter2@h/x'], {}, /--listen-url names no database/],
+    [['doctor'], {}, /DATABASE_URL is not set/],
+    [['doctor', '--schema', 'No"'], { DATABASE_URL: 'postgres://u:hunter2@127.0.0.1:1/x' }, /schema is not a usable SQL name/],
     [['outbox', 'publish', '--app', join(folder, 'none.ts')], {}, /there is no such file/],
     [['outbox', 'publish', '--app', fileURLToPath(import.meta.resolve('./cli/suggest.ts'))], {}, /exports no createApp/],
   ]
@@ -110,7 +126,7 @@ test('migrate makes the tables once; ls shows rows; publish hands them to the ap
   )
   const listed = await run(['outbox', 'ls', '--type', 'shop.Sold'], env)
   assert.match(listed.stdout, /^row .*\n.* pending +shop\.Sold +a /)
-  assert.match(listed.stderr, /2 shown; in all 2 pending, the oldest for [\d.]+ s, 0 parked/)
+  assert.match(listed.stderr, /2 shown; in all 2 pending, the oldest for [\d.]+ (ms|s|min), 0 parked/)
 
   const { code, stdout } = await run(['outbox', 'publish', '--app', await appFile(env.DATABASE_URL), '--json'], env)
   assert.deepEqual([code, JSON.parse(stdout)], [0, { published: 2, pending: 0, parked: 0 }])

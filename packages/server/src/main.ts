@@ -7,8 +7,13 @@ import { type Output, type StreamLike, createOutput } from './cli/output.ts'
 import { type Environment, secretsOf } from './cli/settings.ts'
 import { suggestion } from './cli/suggest.ts'
 import { demoCommand, demoWorkerCommand } from './demo/command.ts'
+import { doctorCommand } from './doctor/command.ts'
 import { migrateCommand } from './migrate.ts'
-import { outboxLsCommand, outboxPublishCommand, outboxRetryCommand } from './outbox.ts'
+import { outboxParkCommand, outboxResumeCommand, outboxRetryCommand, outboxSkipCommand } from './outbox/change.ts'
+import { outboxLsCommand } from './outbox/ls.ts'
+import { outboxPublishCommand } from './outbox/publish.ts'
+import { outboxShowCommand } from './outbox/show.ts'
+import { relayCommand } from './relay/command.ts'
 
 /** The world outside, as far as the command needs it. */
 export interface Io {
@@ -20,15 +25,24 @@ export interface Io {
 const COMMANDS: readonly Command[] = [
   demoCommand,
   migrateCommand,
+  relayCommand,
+  doctorCommand,
   outboxLsCommand,
+  outboxShowCommand,
   outboxPublishCommand,
   outboxRetryCommand,
+  outboxResumeCommand,
+  outboxSkipCommand,
+  outboxParkCommand,
   demoWorkerCommand,
 ]
 
+/** Options whose value may hold a password. */
+const URL_FLAGS = ['--database', '--listen-url'] as const
+
 /** Runs `waybill` with these arguments; resolves with its exit code, and never rejects. */
 export async function main(argv: readonly string[], io: Io = process): Promise<ExitCode> {
-  const output = createOutput(io, () => secretsOf(io.env.DATABASE_URL, databaseArgument(argv)))
+  const output = createOutput(io, () => secretsOf(io.env.DATABASE_URL, ...URL_FLAGS.map((flag) => argument(argv, flag))))
   process.stdout.on('error', ignoreClosedPipe)
   try {
     return await dispatch(argv, io.env, output)
@@ -59,14 +73,17 @@ async function dispatch(argv: readonly string[], env: Environment, output: Outpu
     }
     throw unknownCommand(group.length > 0 ? `${first} ${second}` : first, shown)
   }
-  const flags = parseFlags(argv.slice(group.length > 0 ? 2 : 1), { ...command.flags, ...COMMON_FLAGS })
+  const flags = parseFlags(argv.slice(group.length > 0 ? 2 : 1), { ...command.flags, ...COMMON_FLAGS }, command.positional)
   if (flags.on('help')) {
     for (const line of commandHelp(command)) output.print(line)
     return 0
   }
   const abort = new AbortController()
-  const stop = (): void => abort.abort()
-  // Once: a second Ctrl-C ends the process as it would without us. A command that can't stop halfway leaves it at that from the start.
+  const stop = (): void => {
+    process.off('SIGINT', stop).off('SIGTERM', stop)
+    abort.abort()
+  }
+  // Once: a second signal, of either kind, ends the process as it would without us. A command that can't stop halfway leaves it at that from the start.
   if (command.stoppable === true) process.once('SIGINT', stop).once('SIGTERM', stop)
   try {
     return await command.run({ flags, output, env, signal: abort.signal })
@@ -94,7 +111,7 @@ function report(error: unknown, env: Environment, output: Output): ExitCode {
   }
   const hint = error.code === 'NOT_MIGRATED' && !error.message.includes('migrate') ? '; run "waybill migrate"' : ''
   output.fail(`${error.message}${hint} [${error.code}]`)
-  const wrongUse = isWaybillError(error, 'INVALID_SETTING', 'INVALID_FILE', 'UNSUPPORTED')
+  const wrongUse = isWaybillError(error, 'INVALID_SETTING', 'INVALID_OPTION', 'INVALID_FILE', 'UNSUPPORTED')
   return wrongUse ? 2 : 1
 }
 
@@ -108,7 +125,7 @@ function ignoreClosedPipe(error: NodeJS.ErrnoException): void {
   if (error.code !== 'EPIPE') throw error
 }
 
-function databaseArgument(argv: readonly string[]): string | undefined {
-  const at = argv.findIndex((argument) => argument === '--database' || argument.startsWith('--database='))
-  return at === -1 ? undefined : argv[at] === '--database' ? argv[at + 1] : argv[at]?.slice('--database='.length)
+function argument(argv: readonly string[], flag: string): string | undefined {
+  const at = argv.findIndex((given) => given === flag || given.startsWith(`${flag}=`))
+  return at === -1 ? undefined : argv[at] === flag ? argv[at + 1] : argv[at]?.slice(flag.length + 1)
 }

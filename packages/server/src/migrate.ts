@@ -1,5 +1,5 @@
 import type { Command } from './cli/command.ts'
-import { databaseSetting, openStorage } from './cli/settings.ts'
+import { DATABASE_FLAGS, openNamed } from './cli/storage.ts'
 
 /** `waybill migrate`: brings the tables to this version. */
 export const migrateCommand: Command = {
@@ -9,9 +9,10 @@ export const migrateCommand: Command = {
     'Brings the tables waybill_outbox, waybill_inbox and waybill_dead_letter to the version that this',
     'command belongs to. Safe to run again, and by several processes at once.',
   ],
-  flags: { database: { value: 'URL', help: 'the database; overrides DATABASE_URL' } },
-  async run({ flags, output, env }) {
-    const storage = await openStorage(databaseSetting(env, flags.text('database')), { create: true })
+  flags: DATABASE_FLAGS,
+  async run(input) {
+    const { flags, output } = input
+    const storage = await openNamed(input, { create: true })
     try {
       const applied = await storage.migrate()
       if (flags.on('json')) output.json({ applied })

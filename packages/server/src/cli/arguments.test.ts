@@ -61,3 +61,20 @@ test('a suggestion is made for what is near, and none for what is not', () => {
     ['; did you mean "demo"?', '; did you mean "migrate"?', '; did you mean "outbox ls"?', '', ''],
   )
 })
+
+test('a length of time is a number with a unit', () => {
+  const specs = { 'older-than': { value: 'TIME', help: '' } }
+  const read = (value: string): number | undefined => parseFlags(['--older-than', value], specs).duration('older-than')
+  assert.deepEqual(['500ms', '90s', '10m', '2h', '1d'].map(read), [500, 90_000, 600_000, 7_200_000, 86_400_000])
+  for (const wrong of ['10', 'm', '-1s', '1.5h', '1 d', '1w', '9999999999s'])
+    assert.throws(() => read(wrong), /--older-than is not usable.*allowed: a length of time: 90s, 10m, 2h, 1d/, wrong)
+  assert.equal(parseFlags([], specs).duration('older-than'), undefined)
+})
+
+test('an argument without a name is a value of the option that the command says, as often as that one may be given', () => {
+  const specs = { row: { value: 'ROW', help: '', multiple: true }, one: { value: 'ONE', help: '' } }
+  assert.deepEqual(parseFlags(['5', '--row', '6', '7'], specs, 'row').texts('row'), ['5', '6', '7'])
+  assert.equal(parseFlags(['5'], specs, 'one').text('one'), '5')
+  assert.throws(() => parseFlags(['5', '6'], specs, 'one'), /one argument too many.*allowed: one ONE/)
+  assert.throws(() => parseFlags(['5'], specs), /unexpected argument/)
+})

@@ -22,6 +22,8 @@ export interface Command {
   /** Paragraphs for its own help, ready wrapped. */
   readonly description: readonly string[]
   readonly flags: Readonly<Record<string, FlagSpec>>
+  /** The option whose values may be given without its name: `waybill outbox show 5`. */
+  readonly positional?: string
   /** Left out of the help: started by other commands only. */
   readonly hidden?: boolean
   /** Whether `run` heeds its signal; a command that doesn't is ended by SIGINT as any process. */

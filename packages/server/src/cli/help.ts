@@ -18,8 +18,9 @@ export function globalHelp(commands: readonly Command[]): readonly string[] {
     ...columns([
       ['DATABASE_URL', 'postgres://user@host:5432/name, or a PGlite folder: ./folder, pglite:folder, file:///folder'],
       ['MESSAGE_BUS_TYPE', 'inprocess (default; alias memory)'],
+      ['HOST, PORT', 'where "waybill relay" serves metrics and health (default 127.0.0.1, 9464)'],
       ['NO_COLOR', 'any value: no colour'],
-      ['LOG_LEVEL', 'debug: show where an unexpected error came from'],
+      ['LOG_LEVEL', 'trace, debug, info (default), warn, error, fatal or silent; debug also shows where an unexpected error came from'],
     ]),
     '',
     'Exit codes: 0 done; 1 failed, or a check found something; 2 wrong usage or a wrong setting.',
@@ -27,12 +28,13 @@ export function globalHelp(commands: readonly Command[]): readonly string[] {
 }
 
 /** The help of one command. */
-export function commandHelp({ name, description, flags }: Command): readonly string[] {
+export function commandHelp({ name, description, flags, positional }: Command): readonly string[] {
   const rows = Object.entries({ ...flags, ...COMMON_FLAGS }).map(([flag, { value, help, short }]) => {
     const text = `--${flag}${value === undefined ? '' : ` ${value}`}${short === undefined ? '' : `, -${short}`}`
     return [text, help] as const
   })
-  return [`Usage: waybill ${name} [OPTIONS]`, '', ...description, '', 'Options', ...columns(rows)]
+  const argument = positional === undefined ? '' : ` [${flags[positional]?.value}${flags[positional]?.multiple === true ? ' ...' : ''}]`
+  return [`Usage: waybill ${name}${argument} [OPTIONS]`, '', ...description, '', 'Options', ...columns(rows)]
 }
 
 function columns(rows: readonly (readonly [string, string])[]): readonly string[] {

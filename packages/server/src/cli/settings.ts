@@ -15,11 +15,11 @@ const DATABASE_ALLOWED = 'postgres://user@host:5432/name, or a PGlite folder as 
 const BUS_TYPES = ['inprocess', 'memory', 'pulsar', 'kafka', 'nats', 'redis'] as const
 
 /**
- * Reads `DATABASE_URL`, or the `--database` that overrides it.
+ * Reads `DATABASE_URL`, or the value of `flag` that overrides it.
  * @throws WaybillError `INVALID_SETTING` naming the setting; a password in it is not shown
  */
-export function databaseSetting(env: Environment, override?: string): DatabaseSetting {
-  const where = override === undefined ? 'DATABASE_URL' : '--database'
+export function databaseSetting(env: Environment, override?: string, flag = '--database'): DatabaseSetting {
+  const where = override === undefined ? 'DATABASE_URL' : flag
   const value = override ?? env.DATABASE_URL
   const wrong = (message: string): WaybillError =>
     new WaybillError('INVALID_SETTING', `${where} ${message}`, {
@@ -44,13 +44,25 @@ export function databaseSetting(env: Environment, override?: string): DatabaseSe
   return { kind: 'pglite', folder: resolve(path) }
 }
 
+export interface OpenOptions {
+  readonly create: boolean
+  readonly schema?: string
+  readonly prefix?: string
+  /** Let the database wake the relay, by a connection of its own: to this URL, or where the database is. */
+  readonly listen?: boolean | { readonly url: string }
+}
+
 /**
  * Opens the database. `create`: a PGlite folder may be new; otherwise it must be there already.
  * @throws WaybillError `INVALID_SETTING` | `DATABASE_UNREACHABLE` | `DATABASE_IN_USE`
  */
-export async function openStorage(setting: DatabaseSetting, { create }: { readonly create: boolean }): Promise<Storage> {
+export async function openStorage(setting: DatabaseSetting, { create, listen, ...tables }: OpenOptions): Promise<Storage> {
   // What brings the tables up to date is "waybill migrate", and it says what it did.
-  if (setting.kind === 'postgres') return postgresStorage(setting.url)
+  if (setting.kind === 'postgres') return postgresStorage(setting.url, { ...tables, ...(listen === undefined ? {} : { listen }) })
+  if (listen !== undefined && listen !== false)
+    throw new WaybillError('INVALID_SETTING', 'an embedded database has no other process that could wake this one: --listen is of no use', {
+      allowed: 'no --listen, or a PostgreSQL server',
+    })
   const { folder } = setting
   const entries = existsSync(folder) ? (statSync(folder).isDirectory() ? readdirSync(folder) : undefined) : []
   if (entries === undefined) throw new WaybillError('INVALID_SETTING', 'the PGlite folder is a file', { got: folder, allowed: 'a folder' })
@@ -67,7 +79,7 @@ export async function openStorage(setting: DatabaseSetting, { create }: { readon
       allowed: 'a PGlite folder, or a new or empty one',
     })
   }
-  return pgliteStorage(folder, { migrate: false })
+  return pgliteStorage(folder, { ...tables, migrate: false })
 }
 
 /**
