@@ -1,5 +1,6 @@
-import { createWaybill, defineContext, defineEvent, newId, on, type OutboxEntry, type Storage } from 'waybill'
+import { createWaybill, defineContext, defineEvent, on, type OutboxEntry, type Storage } from 'waybill'
 import { pgliteStorage } from 'waybill/postgres'
+import { entriesOf, inBatches } from './events.ts'
 import type { Row } from './harness.ts'
 
 // The floors are what one writes by hand for the same job on the same database: a table of the same columns and index, and the best statement known.
@@ -29,30 +30,6 @@ const INSERT_BATCH = 200
 const CLAIM_BATCH = 1_000
 const RELAY = 'bench'
 
-const text = new TextEncoder()
-
-function entriesOf(count: number): readonly OutboxEntry[] {
-  return Array.from({ length: count }, (_, i) => {
-    const id = newId()
-    return {
-      eventType: 'order.OrderPlaced',
-      message: {
-        id,
-        topic: 'order',
-        key: `customer-${i % 1_000}`,
-        headers: { event_id: id, event_type: 'order.OrderPlaced', content_type: 'application/json' },
-        body: text.encode(
-          JSON.stringify({
-            event_id: id,
-            event_type: 'order.OrderPlaced',
-            payload: { orderId: `o-${i}`, pence: i, note: 'x'.repeat(200) },
-          }),
-        ),
-      },
-    }
-  })
-}
-
 async function insertByHand(storage: Storage, entries: readonly OutboxEntry[]): Promise<void> {
   const rows = entries.map(({ eventType, message: { id, topic, key, headers, body } }) => ({
     event_id: id,
@@ -68,14 +45,6 @@ async function insertByHand(storage: Storage, entries: readonly OutboxEntry[]): 
 
 const insert = (storage: Storage, entries: readonly OutboxEntry[]): Promise<unknown> =>
   storage.database.transaction((sql) => storage.outbox.append(sql, entries))
-
-async function inBatches(
-  entries: readonly OutboxEntry[],
-  size: number,
-  write: (batch: readonly OutboxEntry[]) => Promise<unknown>,
-): Promise<void> {
-  for (let at = 0; at < entries.length; at += size) await write(entries.slice(at, at + size))
-}
 
 /** Commit to handler, one event at a time. */
 async function latencyContenders(stack: AsyncDisposableStack, storage: Storage) {

@@ -1,98 +1,68 @@
-import { readFileSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
 import { codecRows, seenSoFar } from './codec.ts'
-import { type Row, type RowResult, runRow } from './harness.ts'
+import type { Effort } from './harness.ts'
 import { handledSoFar, inProcessRows } from './in-process.ts'
 import { keyedRows } from './keyed.ts'
 import { pgliteRows } from './pglite.ts'
+import { postgresBenches } from './postgres/benches.ts'
+import { type Bench, benchOf, type GroupResult, machine, type Report, toMarkdown, writeResults } from './report.ts'
 
-// Peers side by side: `npm run bench [-- A1 C ...]`. A filter is the beginning of row ids. Writes RESULTS.md when nothing is filtered out.
+// Peers side by side: `npm run bench [-- A1 C F-relay ... --quick]`. A filter is the beginning of ids. What is run as a whole group goes to RESULTS.md,
+// unless it was quick: that is a tenth of the work, to see that all runs.
 
-const filters = process.argv.slice(2).map((filter) => filter.toUpperCase())
-const wanted = (id: string): boolean => filters.length === 0 || filters.some((filter) => id.startsWith(filter) || filter.startsWith(id))
-
-const figure = (value: number): string =>
-  value >= 1e6
-    ? `${(value / 1e6).toFixed(2)} M/s`
-    : value >= 1e4
-      ? `${Math.round(value / 1e3)} k/s`
-      : value >= 1e3
-        ? `${(value / 1e3).toFixed(1)} k/s`
-        : `${Math.round(value)} /s`
-const ratio = (value: number): string => `${value >= 10 ? value.toFixed(1) : value.toFixed(2)} ×`
-
-function toMarkdown({ row, measured, judged }: RowResult): string {
-  const toolkit = measured.find(({ role }) => role === 'toolkit')!
-  return [
-    `### ${row.id} ${row.title}`,
-    '',
-    '| | per second | spread | waybill ÷ this | target | met |',
-    '|---|---|---|---|---|---|',
-    ...measured.map((line) => {
-      const target = judged.find(({ against }) => against === line.name)
-      const name = line.role === 'toolkit' ? `**${line.name}**` : line.role === 'floor' ? `_${line.name}_` : line.name
-      const compared = line === toolkit ? '' : ratio(target?.ratio ?? toolkit.perSecond / line.perSecond)
-      return `| ${name} | ${figure(line.perSecond)} | ±${(line.spread * 100).toFixed(0)} % | ${compared} | ${target === undefined ? '' : `≥ ${ratio(target.atLeast)}`} | ${target === undefined ? '' : target.met ? 'yes' : '**no**'} |`
-    }),
-    ...(row.note === undefined ? [] : ['', row.note]),
-    '',
-  ].join('\n')
+interface Group {
+  readonly letter: string
+  readonly name: string
+  /** Also says what servers it has started. */
+  readonly make: (wanted: (id: string) => boolean) => Promise<{ readonly benches: readonly Bench[]; readonly about?: string | undefined }>
 }
 
-// What else the machine was doing: above the number of cores, all figures are too low and the spread is wide.
-const LOAD = os.loadavg()[0] ?? 0
-
-function machine(): string {
-  const cpus = os.cpus()
-  return `${cpus[0]?.model.trim() ?? 'unknown CPU'}, ${cpus.length} cores, ${Math.round(os.totalmem() / 2 ** 30)} GiB, ${os.type()} ${os.arch()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}, load average ${LOAD.toFixed(1)} at the start`
-}
-
-function versions(): string {
-  const { dependencies } = JSON.parse(readFileSync(new URL('./package.json', import.meta.url), 'utf8')) as {
-    dependencies: Record<string, string>
-  }
-  return Object.entries(dependencies)
-    .filter(([name]) => name !== 'waybill' && name !== 'node')
-    .map(([name, version]) => `${name} ${version.replace(/^npm:.*@/, '')}`)
-    .join(', ')
-}
+const quick = process.argv.includes('--quick')
+const effort: Effort = quick ? 'quick' : 'full'
+const filters = process.argv
+  .slice(2)
+  .filter((argument) => argument !== '--quick')
+  .map((filter) => filter.toUpperCase())
+const wantsGroup = (letter: string): boolean => filters.length === 0 || filters.some((filter) => filter.startsWith(letter))
+const wants = (id: string): boolean => filters.length === 0 || filters.some((filter) => id.toUpperCase().startsWith(filter))
+const wantsAllOf = (letter: string): boolean => filters.length === 0 || filters.includes(letter)
 
 await using stack = new AsyncDisposableStack()
-const makers: readonly [string, () => Promise<readonly Row[]> | readonly Row[]][] = [
-  ['A', () => inProcessRows(stack)],
-  ['B', keyedRows],
-  ['C', codecRows],
-  ['F', () => pgliteRows(stack)],
+const groups: readonly Group[] = [
+  { letter: 'A', name: 'in process', make: async () => ({ benches: (await inProcessRows(stack)).map(benchOf) }) },
+  { letter: 'B', name: 'keyed work', make: async () => ({ benches: keyedRows().map(benchOf) }) },
+  { letter: 'C', name: 'envelopes', make: async () => ({ benches: codecRows().map(benchOf) }) },
+  {
+    letter: 'F',
+    name: 'outbox',
+    async make(wanted) {
+      const pglite = ['F1', 'F2', 'F3'].some(wanted) ? (await pgliteRows(stack)).map(benchOf) : []
+      const postgres = await postgresBenches(stack, wanted)
+      return { benches: [...postgres.benches, ...pglite], about: postgres.about }
+    },
+  },
 ]
 
-const results: RowResult[] = []
-for (const [group, make] of makers) {
-  if (!wanted(group)) continue
-  for (const row of await make()) {
-    if (!wanted(row.id)) continue
-    const result = await runRow(row)
-    results.push(result)
-    console.log(toMarkdown(result))
+const command = `npm run bench${filters.length === 0 ? '' : ` -- ${filters.join(' ')}`}`
+const where = machine()
+const results: GroupResult[] = []
+const all: Report[] = []
+for (const { letter, name, make } of groups) {
+  if (!wantsGroup(letter)) continue
+  const { benches, about } = await make(wants)
+  const reports: Report[] = []
+  for (const bench of benches) {
+    if (!wants(bench.id)) continue
+    const report = await bench.run(effort)
+    reports.push(report)
+    console.log(toMarkdown(report))
   }
+  all.push(...reports)
+  if (wantsAllOf(letter))
+    results.push({ letter, name, about: `\`${command}\` on ${where}.${about === undefined ? '' : ` ${about}.`}`, reports })
 }
-if (results.length === 0) throw new Error(`no row begins with ${filters.join(', ')}`)
-const judged = results.flatMap((result) => result.judged)
-const met = judged.filter((target) => target.met).length
-console.log(`${met} of ${judged.length} targets met; ${handledSoFar() + seenSoFar() > 0 ? 'work was seen' : 'no work was seen'}`)
-
-if (filters.length === 0) {
-  writeFileSync(
-    new URL('./RESULTS.md', import.meta.url),
-    `# Results
-
-${machine()}.
-
-Made by \`npm run bench\`. Each table is one process, its contenders in turn, in rounds; figures are medians over the rounds, _spread_ is the median
-absolute deviation, ratios are medians of the ratios within a round. _Floors_ (in italics) do less than the job, to show what it could cost at
-least. Figures of another machine or day are not comparable; ratios are. ${met} of ${judged.length} targets are met.
-
-Peers: ${versions()}.
-
-${results.map(toMarkdown).join('\n')}`,
-  )
-}
+if (all.length === 0) throw new Error(`nothing begins with ${filters.join(', ')}`)
+const met = all.flatMap((report) => report.met)
+console.log(
+  `${met.filter(Boolean).length} of ${met.length} targets met; ${handledSoFar() + seenSoFar() > 0 ? 'in-process work was seen' : 'no in-process work was asked for'}`,
+)
+if (!quick && results.length > 0) writeResults(results)
