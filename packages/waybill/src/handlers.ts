@@ -91,7 +91,12 @@ export function refuseOtherHandlers(relays: readonly string[], relayId: string):
   throw new WaybillError(
     'UNSUPPORTED',
     'another process relays this outbox to other handlers: each would retire rows that the other still needs',
-    { got: other, allowed: 'the same contexts in every process that shares the database, or a broker as transport', where: 'contexts' },
+    {
+      got: other,
+      allowed:
+        'the same contexts in every process that shares the database, and no relay without them beside ("waybill relay --app" instead of "--transport")',
+      where: 'contexts',
+    },
   )
 }
 

@@ -78,6 +78,65 @@ for (const acknowledges of ['stored', 'handled'] as const)
     assert.equal((await b.storage.outbox.stats()).pending, 0)
   })
 
+test('a message that makes its transport throw is found, charged and parked with its followers; all others go on meanwhile', async () => {
+  await using b = bench({ retry: { attemptsMax: 3 } })
+  const { publisher } = b
+  const publish = publisher.publish.bind(publisher)
+  Object.assign(publisher, {
+    publish(...[messages, signal]: Parameters<typeof publish>) {
+      if (messages.some(({ id }) => id === 'k7:1')) throw new TypeError('cannot encode this')
+      return publish(messages, signal)
+    },
+  })
+  const healthy = Array.from({ length: 20 }, (_, at) => `k${at}:1`).filter((id) => id !== 'k7:1')
+  await b.add(...healthy.slice(0, 7), 'k7:1', 'k7:2', ...healthy.slice(7))
+  await b.drain()
+  assert.deepEqual(b.publisher.stored.toSorted(), healthy.toSorted())
+  // Alone it may as well be the transport: only beside others that pass it is to blame.
+  for (let at = 0; at < 4; at++) {
+    await b.clock.advance(15_000)
+    await b.add(`other${at}:1`, `another${at}:1`)
+    await b.drain()
+  }
+  assert.equal(b.publisher.stored.length, 19 + 8)
+  const [head, follower] = await b.storage.outbox.list({ status: 'parked' })
+  assert.deepEqual([head?.eventId, head?.attempts, follower?.behind], ['k7:1', 3, head?.rowId])
+  assert.match(head!.lastError!, /failed with this message alone: cannot encode this/)
+  assert.deepEqual(b.relay.stats().breakers, { default: 'closed' })
+})
+
+test('a transport that always throws is down, whatever is sent: nobody is charged, and it is not asked for each key', async () => {
+  await using b = bench({ breaker: { failuresMax: 3, openMs: 60_000, openMaxMs: 60_000 } })
+  let calls = 0
+  Object.assign(b.publisher, {
+    publish() {
+      calls++
+      throw new Error('no connection')
+    },
+  })
+  await b.add(...Array.from({ length: 50 }, (_, at) => `k${at}:1`))
+  b.start()
+  await b.clock.advance(30_000)
+  assert.deepEqual(b.relay.stats().breakers, { default: 'open' })
+  assert.ok(calls <= 9, `${calls} calls`)
+  assert.ok(Object.values(await b.statuses()).every((status) => status === 'pending'))
+})
+
+test('what a transport says that is no outcome is unknown; an error that is not ours counts where others pass', async () => {
+  await using b = bench({ retry: { attemptsMax: 2 }, breaker: { failuresMax: 1_000 } })
+  b.publisher.answer = ({ key }) => {
+    if (key === 'typo') return { kind: 'strored' } as unknown as PublishOutcome
+    if (key === 'plain') return { kind: 'rejected', error: new Error('plain') } as unknown as PublishOutcome
+    return STORED
+  }
+  await b.add('typo:1', 'plain:1', 'good:1')
+  b.start()
+  await b.clock.advance(1_000)
+  const { 'typo:1': typo, 'plain:1': plain, 'good:1': good } = await b.statuses()
+  assert.deepEqual([typo, good], ['pending', 'published'])
+  assert.match(plain!, /^pending 1|parked 2$/)
+})
+
 test('a transport that answers with nothing at all has its messages sent again, and ends no relay', async () => {
   await using b = bench()
   let answers = false

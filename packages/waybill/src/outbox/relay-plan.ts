@@ -81,13 +81,14 @@ export interface Verdict {
 
 /** A key stops at its first failure: whatever is said of the rows behind it, they stay as they are. */
 export function judge(rows: readonly ClaimedRow[], outcomes: readonly PublishOutcome[]): Verdict {
+  const passes = outcomes.some((outcome) => outcome?.kind === 'stored')
   const stopped = new Set<string>()
   const published: ClaimedRow[] = []
   const refused: { row: ClaimedRow; error: WaybillError }[] = []
   const deferred: { row: ClaimedRow; error: WaybillError }[] = []
   const unsure: ClaimedRow[] = []
   for (const [index, row] of rows.entries()) {
-    const outcome = outcomes[index] ?? NO_ANSWER
+    const outcome = known(outcomes[index])
     const keyId = keyIdOf(row.message)
     if (stopped.has(keyId)) {
       if (outcome.kind !== 'rejected') unsure.push(row)
@@ -99,18 +100,32 @@ export function judge(rows: readonly ClaimedRow[], outcomes: readonly PublishOut
     }
     stopped.add(keyId)
     if (outcome.kind === 'unknown') unsure.push(row)
-    if (outcome.kind === 'rejected' && isContentError(outcome.error)) refused.push({ row, error: outcome.error })
+    if (outcome.kind === 'rejected' && isContentError(outcome.error, passes)) refused.push({ row, error: outcome.error })
     else deferred.push({ row, error: outcome.error })
   }
   return { published, refused, deferred, unsure }
 }
 
-const NO_ANSWER: PublishOutcome = {
+/** What is said of a message that a transport has forgotten. */
+export const NO_ANSWER: PublishOutcome = {
   kind: 'unknown',
   error: new WaybillError('UNKNOWN_OUTCOME', 'the transport gave no outcome for this message'),
 }
 
-/** Whether the message itself is at fault. A closed transport or a missing package is final for the caller, but says nothing about the message. */
-function isContentError(error: unknown): boolean {
-  return isWaybillError(error) && !error.retryable && error.code !== 'CLOSED' && error.code !== 'PEER_MISSING'
+/** A transport is somebody else's code: what it says that is no outcome is taken for unknown. */
+function known(outcome: PublishOutcome | undefined): PublishOutcome {
+  if (outcome?.kind === 'stored') return outcome
+  if (outcome?.kind !== 'rejected' && outcome?.kind !== 'unknown') return NO_ANSWER
+  return outcome.error === undefined ? { kind: outcome.kind, error: NO_REASON } : outcome
+}
+
+const NO_REASON = new WaybillError('TRANSPORT_UNAVAILABLE', 'the transport gave no reason')
+
+/**
+ * Whether the message itself is at fault. A closed transport or a missing package is final for the caller, but says nothing about the message. An error
+ * that is not ours says so only where others pass in the same call.
+ */
+function isContentError(error: unknown, passes: boolean): boolean {
+  if (!isWaybillError(error)) return passes
+  return !error.retryable && error.code !== 'CLOSED' && error.code !== 'PEER_MISSING'
 }

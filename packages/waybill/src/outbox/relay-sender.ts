@@ -95,7 +95,7 @@ export function createSender(options: SenderOptions): Sender {
       const sendable = wave.filter((row) => open.has(keyIdOf(row.message)))
       // Who was frozen until the lease ran out must not begin to send what another relay is at work on.
       if (sendable.length === 0 || caller.aborted || !mine()) return
-      const outcomes = await caller.call(publisher, sendable.map(messageOfRow))
+      const outcomes = await caller.call(publisher, sendable.map(messageOfRow), mine)
       const verdict = judge(sendable, outcomes)
       // What our own stopping has cut off says nothing about the destination.
       if (!caller.aborted) judged(verdict)

@@ -16,6 +16,8 @@ const HITS: Partial<Record<Crashpoint, number>> = {
   'relay.afterMark': 5,
 }
 
+const HELPER_CRASH = 'relay.beforePublish:3'
+
 const threeBehindProxy = (world: World): void => {
   // The third goes past the proxy: while the others can't be reached by the database, or can't reach it, somebody takes over.
   world.fleet.start({ url: world.proxyUrl })
@@ -42,19 +44,24 @@ export function killAt(...points: readonly Crashpoint[]): Fault {
     relays: { refusedPerMille: 40, refusals: 2, attemptsMax: 2 },
     launch({ fleet }) {
       for (const point of points) fleet.start({ crash: `${point}:${HITS[point] ?? 1}` })
-      fleet.start({ crash: 'relay.beforePublish:3' })
+      fleet.start({ crash: HELPER_CRASH })
       fleet.start()
     },
     async strike(world) {
       const { fleet } = world
       const victims = fleet.all.slice(0, points.length)
-      const helper = fleet.all[points.length]!
+      const atWork = victims.filter((_, index) => points[index] !== 'relay.beforeRelinquish')
+      let helper = fleet.all[points.length]!
       await world.until('a relay has died in the middle of its work', () => helper.hasCrashed)
-      const haveDied = (): boolean => victims.every(({ hasCrashed }) => hasCrashed)
-      await world.until('the relays have died, or should go', () => haveDied() || world.isWritten())
+      await world.until('the relays have died at work', () => {
+        if (atWork.every(({ hasCrashed }) => hasCrashed)) return true
+        // Whose suspects they were is chance: there are more of them.
+        if (helper.hasCrashed) helper = fleet.start({ crash: HELPER_CRASH })
+        return false
+      })
       // What is passed only on the way out.
       await Promise.all(victims.map((victim) => victim.stop()))
-      if (!haveDied()) return 0
+      if (!victims.every(({ hasCrashed }) => hasCrashed)) return 0
       await untilEven(world)
       return victims.length
     },

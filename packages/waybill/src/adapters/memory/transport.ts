@@ -84,7 +84,7 @@ export function memoryTransport(options: MemoryTransportOptions = {}): Transport
       throw new WaybillError('PUBLISH_FAILED', 'an earlier message of its key was not stored', { got: message.key, where: message.topic })
     if (acknowledge === 'handled' && topic.declared === 0) {
       throw new WaybillError('UNSUPPORTED', `no group is declared for topic ${message.topic}: nobody could ever report it handled`, {
-        allowed: 'topics of which a handler is declared',
+        allowed: 'topics of which a handler is declared; an event that shares its topic with others is appended with that topic',
         where: message.topic,
       })
     }
