@@ -129,7 +129,7 @@ test('migrate makes the tables once; ls shows rows; publish hands them to the ap
   assert.match(listed.stderr, /2 shown; in all 2 pending, the oldest for [\d.]+ (ms|s|min), 0 parked/)
 
   const { code, stdout } = await run(['outbox', 'publish', '--app', await appFile(env.DATABASE_URL), '--json'], env)
-  assert.deepEqual([code, JSON.parse(stdout)], [0, { published: 2, pending: 0, parked: 0 }])
+  assert.deepEqual([code, JSON.parse(stdout)], [0, { published: 2, pending: 0, parked: 0, deadLettered: 1 }])
   assert.deepEqual(await run(['outbox', 'retry', '--json'], env), { code: 0, stdout: '{"retried":0}\n', stderr: '' })
 })
 
@@ -152,7 +152,7 @@ import { pgliteStorage } from ${from('waybill/postgres')}
 
 const Sold = defineEvent('shop.Sold')
 const shop = defineContext('shop', { events: [Sold], publish: 'INTER_BC_RELIABLE' })
-const stock = defineContext('stock', { handlers: { take: on([Sold], () => {}) } })
+const stock = defineContext('stock', { handlers: { take: on([Sold], ({ payload }) => { if (payload.key === 'b') throw new Error('no room') }, { retry: { attemptsMax: 1 } }) } })
 
 export async function createApp() {
   return createWaybill({ database: await pgliteStorage(${JSON.stringify(database)}), contexts: [shop, stock], source: 'test' })

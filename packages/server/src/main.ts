@@ -47,7 +47,7 @@ export async function main(argv: readonly string[], io: Io = process): Promise<E
   try {
     return await dispatch(argv, io.env, output)
   } catch (error) {
-    return report(error, io.env, output)
+    return report(error, argv, io.env, output)
   } finally {
     process.stdout.off('error', ignoreClosedPipe)
   }
@@ -102,7 +102,7 @@ function unknownCommand(got: string, commands: readonly Command[]): WaybillError
   })
 }
 
-function report(error: unknown, env: Environment, output: Output): ExitCode {
+function report(error: unknown, argv: readonly string[], env: Environment, output: Output): ExitCode {
   if (!isWaybillError(error)) {
     output.fail(
       `unexpected error, please report it: ${error instanceof Error ? (env.LOG_LEVEL === 'debug' ? error.stack : error.message) : String(error)}`,
@@ -110,7 +110,11 @@ function report(error: unknown, env: Environment, output: Output): ExitCode {
     return 1
   }
   const hint = error.code === 'NOT_MIGRATED' && !error.message.includes('migrate') ? '; run "waybill migrate"' : ''
-  output.fail(`${error.message}${hint} [${error.code}]`)
+  // The library does not know by what name it was given the URL. Where an application brings its own, neither does this command.
+  const given =
+    argument(argv, '--database') !== undefined ? '--database' : argument(argv, '--app') === undefined ? 'DATABASE_URL' : undefined
+  const message = given === undefined ? error.message : error.message.replace(/ at the database URL\)$/, ` at ${given})`)
+  output.fail(`${message}${hint} [${error.code}]`)
   const wrongUse = isWaybillError(error, 'INVALID_SETTING', 'INVALID_OPTION', 'INVALID_FILE', 'UNSUPPORTED')
   return wrongUse ? 2 : 1
 }

@@ -6,8 +6,9 @@ export const migrateCommand: Command = {
   name: 'migrate',
   summary: 'create or update the tables of Waybill in a database',
   description: [
-    'Brings the tables waybill_outbox, waybill_inbox and waybill_dead_letter to the version that this',
-    'command belongs to. Safe to run again, and by several processes at once.',
+    'Brings the tables to the version that this command belongs to: waybill_outbox, waybill_lease, waybill_relay,',
+    'waybill_inbox, waybill_inbox_attempt, waybill_dead_letter and waybill_migration. Installs the function',
+    'waybill_append. Safe to run again, and by several processes at once.',
   ],
   flags: DATABASE_FLAGS,
   async run(input) {

@@ -26,5 +26,6 @@ export function counted(count: number, thing: string): string {
 
 /** What can be said of anything that was thrown. */
 export function messageOf(error: unknown): string {
+  if (error instanceof AggregateError) return error.message || error.errors.map(messageOf).join('; ')
   return error instanceof Error ? error.message : String(error)
 }

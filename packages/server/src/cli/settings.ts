@@ -28,7 +28,7 @@ export function databaseSetting(env: Environment, override?: string, flag = '--d
     })
   if (value === undefined || value.trim() === '') throw wrong('is not set')
   if (/^postgres(ql)?:\/\//i.test(value)) {
-    if (!URL.canParse(value)) throw wrong('is not a usable URL')
+    if (!URL.canParse(value) || new URL(value).pathname.length < 2) throw wrong('is not a usable URL')
     return { kind: 'postgres', url: value }
   }
   if (/^file:/i.test(value)) {

@@ -34,18 +34,19 @@ export const doctorCommand: Command = {
 
 async function examine(input: CommandInput): Promise<readonly Finding[]> {
   let storage: Storage
+  const given = input.flags.text('database') === undefined ? 'DATABASE_URL' : '--database'
   try {
     storage = await openNamed(input)
   } catch (error) {
     if (!isWaybillError(error, 'DATABASE_UNREACHABLE', 'DATABASE_IN_USE')) throw error
-    return [unreachable(error)]
+    return [unreachable(error, given)]
   }
   try {
     // The connection is made by the first statement.
     await storage.database.query('select 1')
     return await look(input, storage)
   } catch (error) {
-    return [unreachable(error)]
+    return [unreachable(error, given)]
   } finally {
     await storage.close()
   }

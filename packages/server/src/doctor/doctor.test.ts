@@ -310,15 +310,18 @@ describe('what keeps it from working', () => {
 
 test('what the way to the server says becomes what to do; anything else a list of what to check', () => {
   const advice = (message: string) =>
-    unreachable(new WaybillError('DATABASE_UNREACHABLE', message, { got: 'host h', allowed: 'x' })).advice!
+    unreachable(new WaybillError('DATABASE_UNREACHABLE', message, { got: 'host h', allowed: 'x' }), 'DATABASE_URL').advice!
   assert.match(advice('getaddrinfo ENOTFOUND h'), /^correct the host/)
   assert.match(advice('role "shop" does not exist'), /^correct the user/)
   assert.match(advice('it did not answer in time'), /firewall$/)
   assert.match(advice('no pg_hba.conf entry for host "10.0.0.1"'), /^let this machine in/)
   assert.match(advice('sorry, too many clients already'), /raise max_connections$/)
   assert.match(advice('the moon is full'), /^check host, port, database, user and password/)
-  assert.equal(unreachable(new WaybillError('DATABASE_UNREACHABLE', 'no', { got: 'host h', allowed: 'x' })).found, 'no (host h)')
-  assert.match(unreachable(new WaybillError('DATABASE_IN_USE', 'taken')).advice!, /^a PGlite folder has one owner/)
+  assert.equal(
+    unreachable(new WaybillError('DATABASE_UNREACHABLE', 'no', { got: 'host h', allowed: 'x' }), 'DATABASE_URL').found,
+    'no (host h)',
+  )
+  assert.match(unreachable(new WaybillError('DATABASE_IN_USE', 'taken'), 'DATABASE_URL').advice!, /^a PGlite folder has one owner/)
 })
 
 test('a difference of clocks is what can not be explained by the time that the question took', () => {

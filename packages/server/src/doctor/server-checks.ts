@@ -42,9 +42,7 @@ const writableCheck: Check = {
       `select pg_catalog.pg_is_in_recovery() as replica, current_setting('transaction_read_only') as readonly`,
     )
     if (replica)
-      return [
-        { level: 'error', found: 'this server is a replica: nothing can be written', advice: 'let DATABASE_URL name the primary server' },
-      ]
+      return [{ level: 'error', found: 'this server is a replica: nothing can be written', advice: 'give the URL of the primary server' }]
     if (readonly === 'on')
       return [
         {

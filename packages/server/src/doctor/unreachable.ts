@@ -18,8 +18,10 @@ const CAUSES: readonly (readonly [RegExp, string])[] = [
   [/starting up|shutting down|recovery/i, 'wait until the server has started'],
 ]
 
-/** Why nothing can be looked at. */
-export function unreachable(error: unknown): Finding {
+const NO_IDEA = 'check host, port, database, user and password in DATABASE_URL; see that the server runs and lets this machine in'
+
+/** Why nothing can be looked at. `given`: by what name the database was. */
+export function unreachable(error: unknown, given: string): Finding {
   const finding = { check: 'database', level: 'error' } as const
   if (isWaybillError(error, 'DATABASE_IN_USE'))
     return { ...finding, found: messageOf(error), advice: 'a PGlite folder has one owner: stop that process first' }
@@ -29,6 +31,6 @@ export function unreachable(error: unknown): Finding {
   return {
     ...finding,
     found: found.replace(/ \(got "(.*)"\)?$/, ' ($1)'),
-    advice: advice ?? 'check host, port, database, user and password in DATABASE_URL; see that the server runs and lets this machine in',
+    advice: (advice ?? NO_IDEA).replaceAll('DATABASE_URL', given),
   }
 }

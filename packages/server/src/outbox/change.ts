@@ -21,7 +21,13 @@ export const outboxRetryCommand: Command = {
     const status = input.flags.oneOf('status', ['pending', 'parked', 'skipped'])
     const chosen = chosenRows(input.flags)
     const statuses = status === undefined && chosen.filter.rowIds === undefined ? (['pending', 'parked'] as const) : [status]
-    return change(input, chosen, { name: 'retried', became: 'due again', statuses, by: ({ outbox }) => outbox.retry })
+    return change(input, chosen, {
+      name: 'retried',
+      became: 'due again',
+      statuses,
+      isFor: (row) => row.status === 'parked' || row.status === 'skipped' || (row.status === 'pending' && row.dueAt !== undefined),
+      by: ({ outbox }) => outbox.retry,
+    })
   },
 }
 
@@ -37,6 +43,7 @@ export const outboxResumeCommand: Command = {
       name: 'resumed',
       became: 'due again',
       statuses: ['parked'],
+      isFor: isParked,
       by: ({ outbox }) => outbox.retry,
     }),
 }
@@ -55,7 +62,13 @@ export const outboxSkipCommand: Command = {
   run(input) {
     const chosen = chosenRows(input.flags)
     needFilter(chosen, 'skip')
-    return change(input, chosen, { name: 'skipped', became: 'skipped', statuses: [undefined], by: ({ outbox }) => outbox.skip })
+    return change(input, chosen, {
+      name: 'skipped',
+      became: 'skipped',
+      statuses: [undefined],
+      isFor: isParked,
+      by: ({ outbox }) => outbox.skip,
+    })
   },
 }
 
@@ -79,6 +92,7 @@ export const outboxParkCommand: Command = {
       name: 'parked',
       became: 'parked',
       statuses: [undefined],
+      isFor: ({ status }) => status === 'pending' || status === 'scheduled',
       by:
         ({ outbox }) =>
         (filter) =>
@@ -93,21 +107,64 @@ interface Change {
   readonly became: string
   /** One after the other; undefined: of any status that the change is for. */
   readonly statuses: readonly (OutboxRecord['status'] | undefined)[]
+  /** Whether the change can be made to such a row, which stands behind no other. */
+  readonly isFor: (row: OutboxRecord) => boolean
   readonly by: (storage: Storage) => (filter: OutboxFilter) => Promise<number>
 }
 
-/** Runs the change and says what was done. */
-function change(input: CommandInput, chosen: Chosen, { name, became, statuses, by }: Change): Promise<ExitCode> {
+const isParked = ({ status }: OutboxRecord): boolean => status === 'parked'
+
+/** Runs the change and says what was done; of rows that were named by number, also what was not. */
+function change(input: CommandInput, chosen: Chosen, { name, became, statuses, isFor, by }: Change): Promise<ExitCode> {
   return withStorage(input, async (storage) => {
     const { flags, output } = input
+    // Before the change: after it there is nothing to be seen any more of what was in its way.
+    const unfit = await unfitRows(storage, chosen, statuses, isFor)
     const count = await changeChosen(chosen, statuses, by(storage))
+    const code = unfit.length === 0 ? 0 : 1
     if (flags.on('json')) {
-      output.json({ [name]: count })
-      return 0
+      output.json({ [name]: count, ...(unfit.length === 0 ? {} : { unchanged: unfit }) })
+      return code
     }
     output.print(`${counted(count, 'row')} ${count === 1 ? 'is' : 'are'} ${became}`)
+    for (const { rowId, why } of unfit) output.note(`row ${rowId} ${why}`)
+    if (unfit.length > 0) return code
     if (count === 0 && chosen.isFiltered) output.note('no row fits, or none that this can be done to; see "waybill outbox ls"')
     else if (count === chosen.limit) output.note(`that is the limit: run it again for more, or with --all`)
     return 0
+  })
+}
+
+interface UnfitRow {
+  readonly rowId: string
+  readonly why: string
+}
+
+/** The rows that were named by number and that the change can't be made to, and why; none where no row was named. */
+async function unfitRows(
+  storage: Storage,
+  { filter }: Chosen,
+  statuses: Change['statuses'],
+  isFor: Change['isFor'],
+): Promise<readonly UnfitRow[]> {
+  if (filter.rowIds === undefined) return []
+  const named = [...new Set(filter.rowIds.map((rowId) => String(BigInt(rowId))))]
+  const listed = async (more: OutboxFilter): Promise<ReadonlyMap<string, OutboxRecord>> =>
+    new Map((await storage.outbox.list({ ...more, limit: named.length })).map((row) => [row.rowId, row]))
+  const there = await listed({ rowIds: named })
+  const fitting = await listed({ ...filter, rowIds: named })
+  return named.flatMap((rowId) => {
+    const row = there.get(rowId)
+    const why =
+      row === undefined
+        ? 'is not there'
+        : row.behind !== undefined
+          ? `stands behind row ${row.behind}, and goes on with that one`
+          : !isFor(row) || !statuses.some((status) => status === undefined || status === row.status)
+            ? `is ${row.status === 'pending' && row.dueAt !== undefined ? 'held' : row.status}`
+            : fitting.has(rowId)
+              ? undefined
+              : 'does not fit the other options'
+    return why === undefined ? [] : [{ rowId, why }]
   })
 }

@@ -17,7 +17,7 @@ async function run(...argv: readonly string[]): Promise<{ code: number; stdout: 
 
 async function json(...argv: readonly string[]): Promise<any> {
   const { code, stdout, stderr } = await run(...argv, '--json')
-  assert.equal(code, 0, stderr)
+  assert.equal(code, 0, stdout + stderr)
   return JSON.parse(stdout)
 }
 
@@ -161,7 +161,15 @@ test('retry and skip of a head free what is parked behind it; park, retry and re
   await refuse([String(first)], 'too long')
   await refuse([], '')
   assert.deepEqual(await held('line'), parkedBehind)
-  assert.deepEqual(await json('skip', String(second)), { skipped: 0 })
+  const tooFew = await run('skip', String(second), '999999', '6')
+  assert.deepEqual([tooFew.code, tooFew.stdout], [1, '0 rows are skipped\n'])
+  assert.equal(
+    tooFew.stderr,
+    `row ${second} stands behind row ${first}, and goes on with that one\nrow 999999 is not there\nrow 6 is pending\n`,
+  )
+  const told = await run('resume', '6', '--json')
+  assert.deepEqual([told.code, JSON.parse(told.stdout)], [1, { resumed: 0, unchanged: [{ rowId: '6', why: 'is pending' }] }])
+  assert.match((await run('park', '6', '--key', 'nobody')).stderr, /^row 6 does not fit the other options$/m)
   assert.deepEqual(await json('skip', String(first)), { skipped: 1 })
   assert.deepEqual(await held('line'), [`${first} skipped 1 too long`, `${second} pending 0`, `${third} pending 0`])
 

@@ -8,8 +8,8 @@ export const outboxPublishCommand: Command = {
   name: 'outbox publish',
   summary: 'publish everything that is due, once',
   description: [
-    'Starts the application that --app names, publishes everything that is due, stops it, and says how many',
-    'rows left the outbox. With the in-process bus the handlers live in the application, so this command needs',
+    'Starts the application that --app names, publishes everything that is due, stops it, and says how many rows',
+    'left the outbox, and how many messages its handlers could not handle (dead letters). With the in-process bus the handlers live in the application, so this command needs',
     'it: a row may leave the outbox only when every handler has settled it. FILE is a module that exports',
     '  createApp(): Waybill | Promise<Waybill>    not started yet, as createWaybill() gives it back',
     'With a broker "waybill relay --once" does it without the application.',
@@ -28,11 +28,15 @@ export const outboxPublishCommand: Command = {
     }
     const app = await loadApp(file, { observe: () => {} })
     try {
+      // Before the start: from there on handlers are at work.
+      const before = await app.database.deadLetters.count()
       await app.start()
       const published = await publishUntilStopped(app, signal)
+      const deadLettered = Math.max(0, (await app.database.deadLetters.count()) - before)
       const { pending, parked } = await app.database.outbox.stats()
-      if (flags.on('json')) output.json({ published, pending, parked })
-      else output.print(`${published} published, ${pending} pending, ${parked} parked`)
+      if (flags.on('json')) output.json({ published, pending, parked, deadLettered })
+      else output.print(`${published} published, ${pending} pending, ${parked} parked, ${deadLettered} dead-lettered`)
+      if (deadLettered > 0) output.note('handlers could not handle what was dead-lettered: see "waybill doctor"')
       return 0
     } finally {
       await app.stop()

@@ -239,7 +239,7 @@ test('a relay that is killed loses nothing: the doctor says that it is gone, the
   assert.match(await examine(), /^ok +lag +nothing waits/m)
 })
 
-test('the transport of docs/commands.md is one', async () => {
+test('the transport of docs/commands.md is one: it stores, and refuses what can never pass', async () => {
   const page = readFileSync(new URL('../../../../docs/commands.md', import.meta.url), 'utf8')
   const [, source = ''] = /^```js\n([^`]*export async function createTransport[^]*?)^```$/m.exec(page) ?? []
   const folder = mkdtempSync(join(tmpdir(), 'waybill-relay-doc-'))
@@ -247,12 +247,18 @@ test('the transport of docs/commands.md is one', async () => {
     const file = join(folder, 'transport.mjs')
     writeFileSync(file, source.replace("from 'waybill'", `from ${JSON.stringify(import.meta.resolve('waybill'))}`))
     for (let n = 0; n < 5; n++) await append('k', { n })
+    await append('bad')
+    await sql(`update waybill_outbox set body = 'no JSON' where key = 'bad'`)
     const eventsFile = join(folder, 'events.jsonl')
     const { code, stdout, stderr } = await bench.run({ ...env, EVENTS_FILE: eventsFile }, '--transport', file, '--once').ended
     assert.deepEqual([code, stdout], [0, '5 published\n'], stderr)
     const lines = readFileSync(eventsFile, 'utf8').trimEnd().split('\n')
     const numbers = lines.map((line) => (JSON.parse(line) as { event: { payload: { n: number } } }).event.payload.n)
     assert.deepEqual(numbers, [0, 1, 2, 3, 4])
+    const [refused, ...others] = await sql('select key, status, attempts, last_error from waybill_outbox')
+    assert.deepEqual(others, [])
+    assert.deepEqual({ ...refused, last_error: '' }, { key: 'bad', status: 'pending', attempts: 1, last_error: '' })
+    assert.match((refused as { last_error: string }).last_error, /the body is no JSON/)
   } finally {
     rmSync(folder, { recursive: true })
   }
@@ -280,8 +286,9 @@ test('a port that is taken, a missing table and a wrong password are one line ea
   }
   assert.match(await run({ DATABASE_URL: server.url() }, '--no-http'), /^1 waybill: .*waybill migrate.*\[NOT_MIGRATED\]$/)
   const wrong = Object.assign(new URL(env.DATABASE_URL), { password: 'hunter2' }).href
-  assert.match(await run({ DATABASE_URL: wrong }, '--once'), /^1 waybill: .*password.*\[DATABASE_UNREACHABLE\]$/)
+  assert.match(await run({ DATABASE_URL: wrong }, '--once'), /^1 waybill: .*password.* at DATABASE_URL\) \[DATABASE_UNREACHABLE\]$/)
   const later = await bench.run(env, '--transport', bench.transport, '--once', '--database', wrong).ended
   assert.equal(later.code, 1)
+  assert.match(later.stderr, / at --database\) \[DATABASE_UNREACHABLE\]$/m)
   assert.ok(!later.stderr.includes('hunter2'))
 })

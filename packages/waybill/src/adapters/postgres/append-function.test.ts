@@ -210,17 +210,17 @@ for (const [name, open] of Object.entries(OPENERS)) {
     test('a trigger writes events with the change that it watches, and a rollback takes them along', async () => {
       const { database } = storage
       await database.query(`delete from ${schema}.waybill_outbox`)
-      await database.query(`create table ${schema}.customer (id text primary key, name text not null)`)
+      await database.query(`create table ${schema}.customer (id bigint primary key, name text not null)`)
       await database.query(`
         create function ${schema}.customer_renamed() returns trigger language plpgsql as $$
         begin
-          perform ${call}('customer.Renamed', jsonb_build_object('id', new.id, 'from', old.name, 'to', new.name), new.id, 'Customer');
+          perform ${call}('customer.Renamed', jsonb_build_object('id', new.id, 'from', old.name, 'to', new.name), new.id::text, 'Customer');
           return null;
         end $$`)
       await database.query(`
         create trigger customer_renamed after update of name on ${schema}.customer
         for each row when (old.name is distinct from new.name) execute function ${schema}.customer_renamed()`)
-      await database.query(`insert into ${schema}.customer values ('c1', 'Ada'), ('c2', 'Bob')`)
+      await database.query(`insert into ${schema}.customer values (1, 'Ada'), (2, 'Bob')`)
       await database.query(`update ${schema}.customer set name = upper(name)`)
       await assert.rejects(
         database.transaction(async (sql) => {
@@ -234,8 +234,8 @@ for (const [name, open] of Object.entries(OPENERS)) {
       assert.deepEqual(
         rows.map(({ message }) => codec.decode(message).payload),
         [
-          { id: 'c1', from: 'Ada', to: 'ADA' },
-          { id: 'c2', from: 'Bob', to: 'BOB' },
+          { id: 1, from: 'Ada', to: 'ADA' },
+          { id: 2, from: 'Bob', to: 'BOB' },
         ],
       )
     })

@@ -65,6 +65,19 @@ test('a user without the right to make tables gets one clear error, and nothing 
   await admin.close()
 })
 
+test('a user who may not even read the version is told that it lacks a right', async () => {
+  const server = await testPostgres()
+  const schema = server.schema()
+  const admin = await postgresStorage(server.url(), { schema })
+  await admin.migrate()
+  await admin.database.query(`create user blind password 'blind'`)
+  await admin.database.query(`grant usage on schema ${schema} to blind`)
+  const blind = await postgresStorage(`postgres://blind:blind@${server.host}:${server.port}/postgres`, { schema })
+  await assert.rejects(blind.check(), { code: 'UNSUPPORTED', message: /lacks a right on Waybill's tables: .*waybill_migration/ })
+  await blind.close()
+  await admin.close()
+})
+
 test('two prefixes live side by side in one schema', async () => {
   const server = await testPostgres()
   const schema = server.schema()

@@ -4,7 +4,7 @@ import { appendFunction } from './append-function.ts'
 import { OTHER_PRIORITY, SCHEDULED_AT, UNUSUAL_ROW } from './outbox-claim-sql.ts'
 import { operatorIndexes } from './outbox-operator-sql.ts'
 import { ADVISORY_CLASS, SHARDS } from './slots.ts'
-import { READ_COMMITTED, isMissingTable, notMigrated, sqlStateOf } from './statements.ts'
+import { READ_COMMITTED, explained, notMigrated, sqlStateOf } from './statements.ts'
 import type { Tables } from './tables.ts'
 
 interface Migration {
@@ -196,13 +196,13 @@ async function versionOf(sql: SqlExecutor, { migration }: Tables): Promise<numbe
   return Number(rows[0]?.version ?? 0)
 }
 
-/** Whether the tables are those that this version works with. @throws WaybillError `NOT_MIGRATED` | `SCHEMA_TOO_NEW` */
+/** Whether the tables are those that this version works with. @throws WaybillError `NOT_MIGRATED` | `SCHEMA_TOO_NEW`; `UNSUPPORTED` for want of a right */
 export async function checkMigrated(sql: SqlExecutor, tables: Tables): Promise<void> {
   let version: number
   try {
     version = await versionOf(sql, tables)
   } catch (error) {
-    throw isMissingTable(error) ? notMigrated(tables, error) : error
+    throw explained(error, tables)
   }
   checkNotNewer(version, tables)
   if (version < NEWEST) throw notMigrated(tables, undefined, { got: version, needed: NEWEST })

@@ -109,7 +109,7 @@ export function createOutboxHints(options: OutboxHintsOptions): OutboxHints {
           )
         } catch (cause) {
           if (signal.aborted) return
-          const error = explainConnection(cause, place)
+          const error = explainConnection(cause, place, 'listen')
           tell('deaf', error)
           // Nothing but somebody's change of the settings will help there.
           waitMs = isUnheard(error) ? PROBE_EVERY_MS : fullJitterMs(RETRY, Math.max(failures, 1), random)

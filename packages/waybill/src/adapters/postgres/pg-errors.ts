@@ -64,8 +64,11 @@ export function isConnectionError(error: unknown): boolean {
   return error instanceof Error && CLIENT_MESSAGES.test(error.message)
 }
 
+/** What is wrong in an address, by whatever name it was given: this file does not know of environments and options. */
+export const THE_URL = 'the database URL'
+
 /** A connection's failure as one clear error; anything else as it is. */
-export function explainConnection(error: unknown, place: Place | undefined): unknown {
+export function explainConnection(error: unknown, place: Place | undefined, where = THE_URL): unknown {
   if (isWaybillError(error) || !isConnectionError(error)) return error
   const got = place === undefined ? {} : { got: placeText(place) }
   const remedy = ENDED_STATES[sqlStateOf(error) ?? '']
@@ -78,7 +81,7 @@ export function explainConnection(error: unknown, place: Place | undefined): unk
   return new WaybillError('DATABASE_UNREACHABLE', `can't reach PostgreSQL: ${messageOf(error)}`, {
     ...got,
     allowed: 'host, port, user, password and database of a running server',
-    where: 'DATABASE_URL',
+    where,
     cause: error,
   })
 }
@@ -117,10 +120,10 @@ export function placeText({ host, port, database, user }: Place): string {
 export function placeOf(url: string): Place {
   const parsed = URL.canParse(url) ? new URL(url) : undefined
   if (parsed === undefined || !['postgres:', 'postgresql:'].includes(parsed.protocol) || parsed.pathname.length < 2) {
-    throw new WaybillError('DATABASE_UNREACHABLE', 'the database URL is not usable', {
+    throw new WaybillError('DATABASE_UNREACHABLE', `${THE_URL} is not usable`, {
       got: parsed === undefined ? 'no URL' : `a URL of ${parsed.protocol}//${parsed.host}${parsed.pathname}`,
       allowed: 'postgres://user:password@host:port/database',
-      where: 'DATABASE_URL',
+      where: THE_URL,
     })
   }
   return {

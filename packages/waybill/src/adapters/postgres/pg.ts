@@ -1,7 +1,7 @@
 import { WaybillError } from '../../core/errors.ts'
 import { checkInteger } from '../../core/options.ts'
 import type { Storage } from '../../core/stores.ts'
-import { type Place, placeOf } from './pg-errors.ts'
+import { type Place, THE_URL, placeOf } from './pg-errors.ts'
 import { type ListenOption, hintsBy } from './outbox-hints.ts'
 import { type PgLimits, type PgPoolLike, databaseOf } from './pg-session.ts'
 import { createPreparedNames } from './prepared-names.ts'
@@ -85,10 +85,10 @@ async function openPool(url: string, place: Place, max: number, connectionTimeou
     })
   } catch {
     // No cause: the parser's error repeats the URL with its password.
-    throw new WaybillError('DATABASE_UNREACHABLE', 'the database URL is not usable', {
+    throw new WaybillError('DATABASE_UNREACHABLE', `${THE_URL} is not usable`, {
       got: `${place.host}:${place.port}`,
       allowed: 'postgres://user:password@host:port/database',
-      where: 'DATABASE_URL',
+      where: THE_URL,
     })
   }
   // An idle connection that breaks is replaced by the pool; without a listener it would end the process.

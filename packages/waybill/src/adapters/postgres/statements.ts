@@ -56,12 +56,12 @@ export function notMigrated(tables: Tables, cause?: unknown, version?: { readonl
 }
 
 /** Missing table, schema or column. */
-export function isMissingTable(error: unknown): boolean {
+function isMissingTable(error: unknown): boolean {
   return ['42P01', '3F000', '42703'].includes(sqlStateOf(error) ?? '')
 }
 
 /** What went wrong with a statement of ours, and what to do; anything else, deadlocks among it, as it is. */
-function explained(error: unknown, tables: Tables): unknown {
+export function explained(error: unknown, tables: Tables): unknown {
   if (isWaybillError(error)) return error
   if (isMissingTable(error)) return notMigrated(tables, error)
   const state = sqlStateOf(error) ?? ''
@@ -104,7 +104,7 @@ const REMEDIES: Readonly<Record<string, Remedy>> = {
   '25006': {
     code: 'DATABASE_UNREACHABLE',
     what: 'PostgreSQL is read-only here, as a replica is',
-    allowed: 'the primary server in DATABASE_URL, and default_transaction_read_only off',
+    allowed: 'a URL of the primary server, and default_transaction_read_only off',
   },
   '26000': UNPREPARED,
   '42P05': UNPREPARED,
