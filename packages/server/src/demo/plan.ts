@@ -11,15 +11,17 @@ export interface PlannedKill {
 
 const HIT_MAX = 5
 
-// Nothing fails in the demo, so nothing is ever held or parked, and only what a kill has left is charged; and leases are given back once, at the end, when all is done.
-const UNREACHED: readonly Crashpoint[] = [
+// Leases are renewed every few seconds only, and given back once, when all is done. Nothing fails in the demo, so nothing is ever held or parked, and
+// only what a kill has left is charged.
+const SELDOM: readonly Crashpoint[] = [
+  'relay.afterAcquire',
   'relay.afterCharge',
   'relay.afterHold',
   'relay.afterPark',
   'relay.beforeRelinquish',
   'consume.beforePark',
 ]
-const POINTS = CRASHPOINTS.filter((point) => !UNREACHED.includes(point))
+const POINTS = CRASHPOINTS.filter((point) => !SELDOM.includes(point))
 
 /**
  * Spreads `kills` evenly over the invoices and draws a crash point for each, each point once before any comes again. The same seed gives the same

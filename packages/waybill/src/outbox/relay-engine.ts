@@ -162,8 +162,12 @@ export function startEngine(options: EngineOptions): Engine {
       pollMs = taken > 0 ? POLL_MIN_MS : Math.min(pollMs * 2, pollIntervalMs)
       const restMs = Math.min(REST_MAX_MS, (monotonic() - lookedAt) * REST_PER_LOOK)
       const waitMs = Math.min(pollMs, pollIntervalMs, lanes.nextRestedMs(), destinations.nextProbeMs(), shards.renewInMs())
-      // What is committed from now on is hinted at; what was committed before is found by one more look.
-      if (waitMs > SLEEP_MIN_MS && !stopping && (await hints.fallAsleep())) continue
+      // What is appended from now on is hinted at; what was committed before is found by one more look, and what was appended and not yet committed by
+      // those that follow soon.
+      if (waitMs > SLEEP_MIN_MS && !stopping && (await hints.fallAsleep())) {
+        pollMs = POLL_MIN_MS
+        continue
+      }
       await pause.for(waitMs)
       if (!lanes.idle && restMs > 0) {
         resting = new AbortController()

@@ -89,6 +89,29 @@ test('what is committed between the last look and saying asleep is found by the 
   assert.ok(asleepAt !== undefined && asleepAt === sentAt)
 })
 
+test('what was appended before the relay slept, and is committed a moment after, is found soon: nobody hints at it', async () => {
+  const made = handMade()
+  const at: number[] = []
+  const around = (store: OutboxStore): OutboxStore => ({
+    ...store,
+    hints: {
+      ...made.hints,
+      async asleep() {
+        if (at.push(b.clock.now()) === 1) void b.clock.sleep(60).then(() => b.add('a:1'))
+      },
+    },
+  })
+  await using b = bench({ around })
+  b.publisher.answer = () => {
+    at.push(b.clock.now())
+    return STORED
+  }
+  b.start()
+  await b.clock.advance(1_000)
+  const [asleepAt, sentAt] = at
+  assert.ok(sentAt! - asleepAt! < 150, `${sentAt! - asleepAt!} ms`)
+})
+
 test('a lease that ran out may have made the database forget that the relay sleeps: it says so again', async () => {
   const made = handMade()
   await using b = bench({ around: (store) => ({ ...store, hints: made.hints }), leaseMs: 2_000 })
