@@ -214,7 +214,16 @@ for (const [setting, code, does, limit] of [
       // Between two statements of nobody: the pool has replaced it.
       await storage.check()
       await gone()
-      await storage.check()
+      // Whoever asks before the pool has heard of it is told so.
+      await until(async () => {
+        try {
+          await storage.check()
+          return true
+        } catch (error) {
+          assert.ok(unreachable(/ended the session.*idle_session_timeout/)(error), String(error))
+          return false
+        }
+      })
     } else {
       await assert.rejects(
         storage.database.transaction(async (sql) => {
