@@ -57,7 +57,7 @@ const unreachable = (says: RegExp) => (error: unknown) => {
 
 /** Waits for what the database itself says, since what is cut is finished there in its own time. */
 async function until(holds: () => Promise<boolean>): Promise<void> {
-  const limit = Date.now() + 30_000
+  const limit = Date.now() + 120_000
   while (!(await holds())) {
     if (Date.now() > limit) throw new WaybillError('TIMEOUT', 'this never came true', { where: holds.toString() })
     await turn()

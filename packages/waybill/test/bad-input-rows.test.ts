@@ -62,7 +62,7 @@ test('rows edited by hand: each is delivered or stopped with its reason, and all
   await waybill.start()
   const { database } = waybill
   // Held rows that fail are pending for a while: until nothing is, or each that is left is parked.
-  const limit = Date.now() + 45_000
+  const limit = Date.now() + 180_000
   while ((await database.outbox.stats()).pending > 0) {
     assert.ok(Date.now() < limit, JSON.stringify(await database.outbox.list({ status: 'pending' })))
     await turn()

@@ -256,7 +256,7 @@ test('encryption that is refused, or that the server insists on, is one clear er
 
 /** A reload is heard of by new sessions only after a while. */
 async function eventually(run: () => Promise<void>): Promise<void> {
-  for (const until = Date.now() + 20_000; ;) {
+  for (const until = Date.now() + 90_000; ;) {
     try {
       return await run()
     } catch (error) {

@@ -61,7 +61,7 @@ export interface LedgerOptions {
   /** @default 1000 */
   readonly leaseMs?: number
   readonly broken?: BrokenStore
-  /** How long what is left may take at the end; far beyond what the slowest machine needs. @default 60000 */
+  /** How long what is left may take at the end; far beyond what the slowest machine needs. @default 180000 */
   readonly drainMs?: number
 }
 
@@ -95,8 +95,8 @@ export interface LedgerReport extends Omit<WritersReport, 'confirmed'> {
 }
 
 /** Far beyond what the slowest machine needs: only a run that hangs gets there. */
-const WAIT_MS = 60_000
-const DRAIN_MS = 60_000
+const WAIT_MS = 180_000
+const DRAIN_MS = 180_000
 const LOOK_MS = 20
 const OPERATE_MS = 100
 let databases = 0
