@@ -86,7 +86,8 @@ export function createCaller({ clock, publishTimeoutMs }: CallerOptions): Caller
     }
     const [one] = failed
     const passes = [...found.values()].some(({ kind }) => kind === 'stored')
-    if (failed.length === 1 && one !== undefined && passes) {
+    // Where any passes, one half at most has thrown.
+    if (one !== undefined && passes) {
       const inner =
         new Set(one.part.map(keyIdOf)).size > 1
           ? await apart(publisher, one.part, one.thrown, mine)

@@ -168,12 +168,14 @@ test('what is in flight is limited by its bytes too, and a message larger than t
   await b.storage.outbox.append(b.storage.database, [large('huge', 6 * MIB)])
   let inFlight = 0
   let most = 0
-  b.publisher.answer = async ({ body }) => {
-    inFlight += body.length
+  const publish = b.publisher.publish.bind(b.publisher)
+  b.publisher.publish = async (messages, signal) => {
+    const bytes = messages.reduce((sum, { body }) => sum + body.length, 0)
+    inFlight += bytes
     most = Math.max(most, inFlight)
     await b.clock.sleep(100)
-    inFlight -= body.length
-    return STORED
+    inFlight -= bytes
+    return publish(messages, signal)
   }
   b.start()
   await b.clock.advance(60_000)

@@ -2,6 +2,7 @@ import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import type { SqlExecutor } from '../core/database.ts'
 import { newId } from '../core/ids.ts'
 import type { ClaimedRow, OutboxEntry, Storage } from '../core/stores.ts'
+import { compareLedger } from './compare-ledger.ts'
 import { seededRandom } from './contract-tools.ts'
 
 /** How hard to shake an outbox. */
@@ -258,22 +259,6 @@ function entryOf(key: string): OutboxEntry {
 }
 
 function compare({ committed, rolledBack }: Truth, sent: readonly string[]): Omit<LedgerReport, 'deaths' | 'deadlocks'> {
-  const seen = new Set<string>()
-  const highest = new Map<string, number>()
-  let unexpected = 0
-  let orderViolations = 0
-  for (const id of sent) {
-    if (seen.has(id)) continue
-    seen.add(id)
-    const event = committed.get(id)
-    if (event === undefined) {
-      unexpected++
-      continue
-    }
-    const before = highest.get(event.key) ?? 0
-    if (event.version < before) orderViolations++
-    else highest.set(event.key, event.version)
-  }
-  const lost = [...committed.keys()].filter((id) => !seen.has(id)).length
-  return { committed: committed.size, rolledBack, lost, unexpected, duplicates: sent.length - seen.size, orderViolations }
+  const { repeats, ...compared } = compareLedger(committed, sent)
+  return { ...compared, rolledBack, duplicates: repeats }
 }

@@ -7,7 +7,7 @@ import { OUTBOX_SHARDS, type OutboxEntry, type Storage } from '../../src/core/st
 import { isConnectionError } from '../../src/adapters/postgres/pg-errors.ts'
 import { sqlStateOf } from '../../src/adapters/postgres/statements.ts'
 import { seededRandom } from '../../src/testing/contract-tools.ts'
-import type { Committed } from './check-ledger.ts'
+import type { Committed } from '../../src/testing/compare-ledger.ts'
 
 /** Whether the event is appended before or after the business row is locked; `mixed`: some writers so, some so, who then deadlock. */
 export type AppendOrder = 'before' | 'after' | 'mixed'

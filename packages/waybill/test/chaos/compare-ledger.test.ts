@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Committed, compareLedger } from './check-ledger.ts'
+import { type Committed, compareLedger } from '../../src/testing/compare-ledger.ts'
 import { type LedgerReport, faultsOf } from './ledger.ts'
 
 // What finds nothing passes: so each thing that it has to find is shown to it once.
