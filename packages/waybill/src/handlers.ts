@@ -7,6 +7,7 @@ import { inTransaction, inboxOnce } from './core/inbox.ts'
 import type { EventRegistry } from './core/registry.ts'
 import { withScope } from './core/scope.ts'
 import type { InboxStore } from './core/stores.ts'
+import type { Capabilities } from './core/transport.ts'
 import type { RunUnit } from './core/unit.ts'
 
 /** A handler with its name, and with what it was defined with. */
@@ -77,8 +78,8 @@ export function groupsOf(contexts: readonly BoundedContext[]): readonly TopicGro
  * A mark of what a relay hands its rows to, at the end of its id. With a transport that reports handled it stands for the groups of its process; a row
  * is retired when these are done with it, so two relays of one outbox must have the same.
  */
-export function relayMark(groups: readonly TopicGroup[], acknowledges: 'stored' | 'handled'): string {
-  if (acknowledges === 'stored') return '~broker'
+export function relayMark(groups: readonly TopicGroup[], acknowledges: Capabilities['acknowledges']): string {
+  if (acknowledges !== 'handled') return '~broker'
   const names = groups.map(({ topic, group }) => `${topic} ${group}`).toSorted()
   return `~${createHash('sha256').update(names.join('\n')).digest('hex').slice(0, 12)}`
 }

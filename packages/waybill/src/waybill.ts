@@ -131,6 +131,12 @@ export async function createWaybill<const Contexts extends readonly BoundedConte
   const storage = options.database ?? memoryStorage({ clock })
   const durable = options.database !== undefined
   const transport = options.transport ?? memoryTransport({ acknowledge: 'handled', clock })
+  if (durable && transport.capabilities.acknowledges === 'sent')
+    throw new WaybillError('UNSUPPORTED', 'this transport keeps nothing: what the outbox hands to it could be lost', {
+      got: transport.name,
+      allowed: 'a transport that acknowledges what is stored or handled',
+      where: 'transport',
+    })
   const subscribers = createEventBus()
   const observers: Observe[] = options.observe === undefined ? [] : [options.observe]
   const observe = observeAll(observers)

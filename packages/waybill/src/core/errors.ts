@@ -53,6 +53,14 @@ const CODES = {
   TRANSPORT_UNAVAILABLE: 'retryable',
   /** The transport refused a message by its content. */
   MESSAGE_REJECTED: 'final',
+  /** The broker refused the credentials, or what they have no right to. */
+  ACCESS_DENIED: 'final',
+  /** A topic, stream or subscription is missing at the broker, and may not be made. */
+  TOPIC_MISSING: 'final',
+  /** What stands at the broker differs from what is declared. */
+  DECLARATION_DIFFERS: 'final',
+  /** The broker no longer has what a group has not read: deleted, trimmed or flushed. The group goes on after the gap. */
+  POSITION_LOST: 'retryable',
   /** It was sent, the answer never came: it may or may not have happened. */
   UNKNOWN_OUTCOME: 'retryable',
   /** A lease was lost to another owner: what it guarded must be dropped. */

@@ -2,7 +2,17 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { isWaybillError } from './errors.ts'
-import { checkHeaders, checkKey, checkName, HEADER_VALUE_MAX_BYTES, HEADERS_MAX, KEY_MAX_BYTES, NAME_MAX } from './names.ts'
+import {
+  checkGroup,
+  checkHeaders,
+  checkKey,
+  checkName,
+  checkTopic,
+  HEADER_VALUE_MAX_BYTES,
+  HEADERS_MAX,
+  KEY_MAX_BYTES,
+  NAME_MAX,
+} from './names.ts'
 
 test('dotted names pass as they are', () => {
   for (const name of [
@@ -84,6 +94,67 @@ test('whatever passes as a name is safe everywhere: ASCII, no wildcard, no path,
     }),
     { numRuns: 500 },
   )
+})
+
+test('a topic is a name that no broker takes for a part of another topic', () => {
+  for (const topic of [
+    'orders',
+    'order.OrderPlaced',
+    'a-partition-',
+    'a-partition-x',
+    'partition-7',
+    'a-partition-1.b',
+    'x'.repeat(NAME_MAX),
+  ])
+    assert.equal(checkTopic(topic), topic)
+  for (const topic of [
+    'a-partition-0',
+    'orders.eu-partition-12',
+    'a-partition-1-partition-2',
+    '',
+    'a/b',
+    'a.*',
+    'x'.repeat(NAME_MAX + 1),
+    7,
+    null,
+    undefined,
+  ])
+    assert.throws(
+      () => checkTopic(topic),
+      (error) => isWaybillError(error, 'INVALID_NAME') && error.where === 'topic',
+      String(topic).slice(0, 40),
+    )
+})
+
+test('a group is names joined by slashes, as handlers are called', () => {
+  for (const group of ['billing', 'billing/send', 'eu.billing/send.mail/2', `a/${'x'.repeat(NAME_MAX - 2)}`])
+    assert.equal(checkGroup(group), group)
+  const hostile = [
+    '',
+    '/',
+    'a/',
+    '/a',
+    'a//b',
+    '../a',
+    'a b',
+    'a/*',
+    'a/>',
+    'a\n',
+    'a:b',
+    `a/${'x'.repeat(NAME_MAX - 1)}`,
+    7,
+    null,
+    undefined,
+    true,
+    ['a'],
+    {},
+  ]
+  for (const group of hostile)
+    assert.throws(
+      () => checkGroup(group),
+      (error) => isWaybillError(error, 'INVALID_NAME') && error.where === 'group',
+      String(group).slice(0, 40),
+    )
 })
 
 test('keys may be any text that every database and broker can carry', () => {

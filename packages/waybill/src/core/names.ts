@@ -9,8 +9,10 @@ export const HEADERS_MAX = 64
 /** Longest header value, in UTF-8 bytes. */
 export const HEADER_VALUE_MAX_BYTES = 4096
 
-const SEGMENT = /^[A-Za-z0-9][A-Za-z0-9_-]*$/
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9][A-Za-z0-9_-]*)*$/
 const HEADER_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/
+// What most texts are made of: nothing to look for, and a byte for each character. Every message is checked, so that this is worth asking first.
+const PRINTABLE_ASCII = /^[ -~]*$/
 // C0 and C1 controls, line separators, and the invisible characters that make two names look alike.
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/u
 
@@ -20,13 +22,7 @@ const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200b-\u200f\u202a-\u202
  * @throws WaybillError `INVALID_NAME`
  */
 export function checkName(value: unknown, what: string): string {
-  if (
-    typeof value === 'string' &&
-    value.length <= NAME_MAX &&
-    value.length > 0 &&
-    value.split('.').every((segment) => SEGMENT.test(segment))
-  )
-    return value
+  if (typeof value === 'string' && value.length <= NAME_MAX && NAME.test(value)) return value
   throw new WaybillError('INVALID_NAME', `${what} is not a usable name`, {
     got: value,
     allowed: `1 to ${NAME_MAX} characters: segments of letters, digits, "_" and "-", joined by dots`,
@@ -35,19 +31,36 @@ export function checkName(value: unknown, what: string): string {
 }
 
 /**
+ * Checks a topic: a name that every broker can carry. Pulsar takes what ends in `-partition-` and digits for a part of another topic, so that such
+ * a name is refused for all.
+ * @throws WaybillError `INVALID_NAME`
+ */
+export function checkTopic(value: unknown): string {
+  const name = checkName(value, 'topic')
+  if (!/-partition-\d+$/.test(name)) return name
+  throw new WaybillError('INVALID_NAME', 'topic is not a usable name', {
+    got: value,
+    allowed: 'a name that does not end in "-partition-" and a number',
+    where: 'topic',
+  })
+}
+
+/**
+ * Checks a group, which is named like a handler: names joined by slashes, at most 200 characters together.
+ * @throws WaybillError `INVALID_NAME`
+ */
+export function checkGroup(value: unknown): string {
+  if (typeof value !== 'string' || value.length > NAME_MAX) return checkName(value, 'group')
+  for (const part of value.split('/')) checkName(part, 'group')
+  return value
+}
+
+/**
  * Checks an ordering key or an aggregate id: any text that every transport and database can carry.
  * @throws WaybillError `INVALID_KEY`
  */
 export function checkKey(value: unknown, what: string): string {
-  if (
-    typeof value === 'string' &&
-    value.length > 0 &&
-    value.length <= KEY_MAX_BYTES &&
-    !UNSAFE.test(value) &&
-    value.isWellFormed() &&
-    Buffer.byteLength(value) <= KEY_MAX_BYTES
-  )
-    return value
+  if (typeof value === 'string' && value.length > 0 && isSafeText(value, KEY_MAX_BYTES)) return value
   throw new WaybillError('INVALID_KEY', `${what} is not a usable key`, {
     got: value,
     allowed: `1 to ${KEY_MAX_BYTES} bytes of UTF-8 without control or invisible characters`,
@@ -60,17 +73,18 @@ export function checkKey(value: unknown, what: string): string {
  * @throws WaybillError `INVALID_HEADER`
  */
 export function checkHeaders(headers: Readonly<Record<string, string>>, where: string): void {
-  const entries = Object.entries(headers)
-  if (entries.length > HEADERS_MAX)
-    throw new WaybillError('INVALID_HEADER', 'too many headers', { got: entries.length, allowed: `at most ${HEADERS_MAX}`, where })
-  for (const [name, value] of entries) {
+  const names = Object.keys(headers)
+  if (names.length > HEADERS_MAX)
+    throw new WaybillError('INVALID_HEADER', 'too many headers', { got: names.length, allowed: `at most ${HEADERS_MAX}`, where })
+  for (const name of names) {
+    const value = headers[name]
     if (!HEADER_NAME.test(name))
       throw new WaybillError('INVALID_HEADER', 'a header name is not usable', {
         got: name,
         allowed: 'letters, digits, "_", "." and "-", 1 to 128 characters',
         where,
       })
-    if (typeof value !== 'string' || UNSAFE.test(value) || !value.isWellFormed() || Buffer.byteLength(value) > HEADER_VALUE_MAX_BYTES) {
+    if (typeof value !== 'string' || !isSafeText(value, HEADER_VALUE_MAX_BYTES)) {
       throw new WaybillError('INVALID_HEADER', `the value of header "${name}" is not usable`, {
         got: value,
         allowed: `at most ${HEADER_VALUE_MAX_BYTES} bytes of UTF-8 without control or invisible characters`,
@@ -78,4 +92,9 @@ export function checkHeaders(headers: Readonly<Record<string, string>>, where: s
       })
     }
   }
+}
+
+function isSafeText(value: string, maxBytes: number): boolean {
+  if (value.length > maxBytes) return false
+  return PRINTABLE_ASCII.test(value) || (!UNSAFE.test(value) && value.isWellFormed() && Buffer.byteLength(value) <= maxBytes)
 }

@@ -67,6 +67,30 @@ export type WaybillEvent =
       readonly error: string | undefined
     }
   | { readonly type: 'consumer.failed'; readonly handler: string; readonly error: unknown }
+  /** A transport has lost its broker, or has it back. While it is down, it tries again by itself. */
+  | { readonly type: 'transport.changed'; readonly transport: string; readonly to: 'up' | 'down'; readonly error?: unknown }
+  /** A member of a group holds other partitions than before. */
+  | {
+      readonly type: 'transport.assigned'
+      readonly transport: string
+      readonly group: string
+      readonly gained: readonly string[]
+      readonly lost: readonly string[]
+    }
+  /** The broker no longer has what a group has not read; `missing`: how many messages, where that can be told. */
+  | {
+      readonly type: 'transport.gap'
+      readonly transport: string
+      readonly topic: string
+      readonly group: string
+      readonly partition: string
+      readonly missing?: number
+      readonly error: unknown
+    }
+  /** A setting of the broker could lose, reorder or stop what is published; said once per transport. */
+  | { readonly type: 'transport.warned'; readonly transport: string; readonly text: string; readonly advice: string }
+  /** Something that a transport does beside (extending a hold, leaving in order) failed, and will be tried again or does not matter. */
+  | { readonly type: 'transport.failed'; readonly transport: string; readonly error: unknown }
 
 /** Told of each {@link WaybillEvent}. Must not throw; what it throws is dropped, since nothing may hang on an observer. */
 export type Observe = (event: WaybillEvent) => void

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { bench, type Bench, REFUSED, settle, STORED, UNKNOWN } from '../../test/relay-bench.ts'
 import { setCrashpointHook } from '../core/crashpoint.ts'
+import { WaybillError } from '../core/errors.ts'
 import type { PublishOutcome } from '../core/transport.ts'
 
 /** Leaves rows in flight with a relay that died. */
@@ -195,6 +196,19 @@ test('where the transport waits for handlers, a call may take as long as they do
   assert.equal(b.publisher.calls.length, 1)
   assert.deepEqual(await b.statuses(), { 'a:1': 'published' })
 })
+
+for (const code of ['ACCESS_DENIED', 'TOPIC_MISSING', 'DECLARATION_DIFFERS'] as const)
+  test(`${code} is the destination's fault: the rows wait, uncharged, and pass once somebody has mended it`, async () => {
+    await using b = bench({ retry: { attemptsMax: 2 }, breaker: { failuresMax: 3, openMs: 1_000, openMaxMs: 2_000 } })
+    await b.add('a:1', 'b:1')
+    b.publisher.answer = () => ({ kind: 'rejected', error: new WaybillError(code, 'not now') })
+    b.start()
+    await b.clock.advance(60_000)
+    assert.deepEqual(await b.statuses(), { 'a:1': 'pending', 'b:1': 'pending' })
+    b.publisher.answer = () => STORED
+    await b.clock.advance(10_000)
+    assert.deepEqual(await b.statuses(), { 'a:1': 'published', 'b:1': 'published' })
+  })
 
 test('a suspect that is refused is charged once, and is parked after attemptsMax of them', async () => {
   await using b = bench({ retry: { attemptsMax: 3, baseMs: 100, maxMs: 100 } })

@@ -121,11 +121,11 @@ function known(outcome: PublishOutcome | undefined): PublishOutcome {
 
 const NO_REASON = new WaybillError('TRANSPORT_UNAVAILABLE', 'the transport gave no reason')
 
-/**
- * Whether the message itself is at fault. A closed transport or a missing package is final for the caller, but says nothing about the message. An error
- * that is not ours says so only where others pass in the same call.
- */
+/** Final for the caller until somebody mends the destination; they say nothing about the message, which waits. */
+const OF_THE_DESTINATION: ReadonlySet<string> = new Set(['CLOSED', 'PEER_MISSING', 'ACCESS_DENIED', 'TOPIC_MISSING', 'DECLARATION_DIFFERS'])
+
+/** Whether the message itself is at fault. An error that is not ours says so only where others pass in the same call. */
 function isContentError(error: unknown, passes: boolean): boolean {
   if (!isWaybillError(error)) return passes
-  return !error.retryable && error.code !== 'CLOSED' && error.code !== 'PEER_MISSING'
+  return !error.retryable && !OF_THE_DESTINATION.has(error.code)
 }

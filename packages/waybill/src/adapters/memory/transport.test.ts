@@ -7,10 +7,6 @@ import { message, messages, numberOf, texts } from '../../testing/transport-tool
 import type { Delivery, PublishOutcome, Source, Transport } from '../../core/transport.ts'
 import { memoryTransport } from './transport.ts'
 
-suite('memory, acknowledging what is stored', () => {
-  transportContract(test, async () => memoryTransport({ messageMaxBytes: 4096 }), { messageMaxBytes: 4096 })
-})
-
 suite('memory, acknowledging what is handled', () => {
   transportContract(test, async () => memoryTransport({ acknowledge: 'handled', messageMaxBytes: 4096 }), { messageMaxBytes: 4096 })
 })

@@ -1,8 +1,9 @@
 import { type Clock, systemClock } from '../../core/clock.ts'
 import { WaybillError } from '../../core/errors.ts'
-import { checkHeaders, checkKey, checkName } from '../../core/names.ts'
+import { checkGroup, checkHeaders, checkKey, checkTopic } from '../../core/names.ts'
 import { checkInteger } from '../../core/options.ts'
-import type { Capabilities, Message, PublishOutcome, Source, Transport } from '../../core/transport.ts'
+import { checkSource } from '../../core/source.ts'
+import type { Capabilities, Message, PublishOutcome, Transport } from '../../core/transport.ts'
 import type { Stored } from './topic-log.ts'
 import { createMember, type Member } from './transport-member.ts'
 import { createTopic, type Topic } from './transport-topic.ts'
@@ -45,7 +46,13 @@ export function memoryTransport(options: MemoryTransportOptions = {}): Transport
   const queueMax = checkInteger(options.queueMax ?? 100_000, 'memoryTransport.queueMax', 1, 10_000_000)
   const retainMax = checkInteger(options.retainMax ?? 10_000, 'memoryTransport.retainMax', 0, 1_000_000)
   const messageMaxBytes = checkInteger(options.messageMaxBytes ?? MIB, 'memoryTransport.messageMaxBytes', 1, 64 * MIB)
-  const capabilities: Capabilities = Object.freeze({ ordering: 'key', stopsKeyAtFailure: true, acknowledges: acknowledge, delay: true })
+  const capabilities: Capabilities = Object.freeze({
+    ordering: 'key',
+    stopsKeyAtFailure: true,
+    acknowledges: acknowledge,
+    delay: true,
+    survives: false,
+  })
   const topics = new Map<string, Topic>()
   const members = new Set<Member>()
   const closing = new AbortController()
@@ -56,7 +63,7 @@ export function memoryTransport(options: MemoryTransportOptions = {}): Transport
   function topicOf(name: string): Topic {
     const known = topics.get(name)
     if (known !== undefined) return known
-    checkName(name, 'topic')
+    checkTopic(name)
     if (topics.size >= TOPICS_MAX)
       throw new WaybillError('QUEUE_FULL', 'too many topics', {
         got: topics.size,
@@ -144,12 +151,12 @@ export function memoryTransport(options: MemoryTransportOptions = {}): Transport
     },
     subscribe(source, signal) {
       assertOpen()
-      const { names, group, start, batchMax } = checkSource(source)
+      const { topics: names, group, start, batchMax } = checkSource(source, false)
       const member = createMember({
         id: `memory-${++joined}`,
         topics: names.map(topicOf),
         group,
-        start,
+        start: start === 'latest' ? 'latest' : 'earliest',
         batchMax,
         clock,
         closing: closing.signal,
@@ -222,26 +229,6 @@ function createStoppedKeys(): { has(message: Message): boolean; add(message: Mes
       }
     },
   }
-}
-
-function checkSource({ topics, group, start = 'earliest', batchMax = 200 }: Source) {
-  if (!Array.isArray(topics) || topics.length === 0)
-    throw new WaybillError('INVALID_OPTION', 'there is nothing to subscribe to', {
-      got: topics,
-      allowed: 'one topic or more',
-      where: 'topics',
-    })
-  if (start !== 'earliest' && start !== 'latest')
-    throw new WaybillError('INVALID_OPTION', 'start is not known', { got: start, allowed: "'earliest' or 'latest'", where: 'start' })
-  checkInteger(batchMax, 'batchMax', 1, 10_000)
-  const names = [...new Set(topics)].map((topic) => checkName(topic, 'topic'))
-  return { names, group: group === undefined ? undefined : checkGroup(group), start, batchMax }
-}
-
-/** A group is named like a handler: names joined by slashes. */
-function checkGroup(group: string): string {
-  for (const part of String(group).split('/')) checkName(part, 'group')
-  return group
 }
 
 function toWaybillError(error: unknown): WaybillError {

@@ -1,6 +1,6 @@
 import type { Clock } from '../../core/clock.ts'
 import { WaybillError } from '../../core/errors.ts'
-import { requirePeer } from './require-peer.ts'
+import { requirePeer } from '../../core/peer.ts'
 
 /** The part of a `pg` client that listening needs: a session of its own, not one of a pool. */
 export interface ListenClientLike {

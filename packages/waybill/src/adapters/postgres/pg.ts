@@ -5,7 +5,7 @@ import { type Place, THE_URL, placeOf } from './pg-errors.ts'
 import { type ListenOption, hintsBy } from './outbox-hints.ts'
 import { type PgLimits, type PgPoolLike, databaseOf } from './pg-session.ts'
 import { createPreparedNames } from './prepared-names.ts'
-import { requirePeer } from './require-peer.ts'
+import { requirePeer } from '../../core/peer.ts'
 import { type SqlStorageOptions, createSqlStorage } from './sql-storage.ts'
 
 export type { PgClientLike, PgPoolLike } from './pg-session.ts'

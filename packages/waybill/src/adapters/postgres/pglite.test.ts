@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import type { OutboxEntry } from '../../core/stores.ts'
 import { pgliteStorage } from './pglite.ts'
-import { requirePeer } from './require-peer.ts'
+import { requirePeer } from '../../core/peer.ts'
 
 const parent = await mkdtemp(join(tmpdir(), 'waybill-pglite-'))
 // One for several tests: opening one takes seconds.

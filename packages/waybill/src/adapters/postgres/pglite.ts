@@ -8,7 +8,7 @@ import { WaybillError, messageOf } from '../../core/errors.ts'
 import type { Storage } from '../../core/stores.ts'
 import { type FolderLock, lockFolder } from './folder-lock.ts'
 import { preparedPglite } from './pglite-prepared.ts'
-import { requirePeer } from './require-peer.ts'
+import { requirePeer } from '../../core/peer.ts'
 import { type SqlStorageOptions, createSqlStorage } from './sql-storage.ts'
 
 /** The part of a PGlite that this adapter calls. */

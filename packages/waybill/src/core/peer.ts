@@ -1,4 +1,4 @@
-import { WaybillError } from '../../core/errors.ts'
+import { WaybillError } from './errors.ts'
 
 /** Loads an optional package, late. @throws WaybillError `PEER_MISSING` */
 export async function requirePeer<T>(name: string, load: () => Promise<T>): Promise<T> {
@@ -7,7 +7,7 @@ export async function requirePeer<T>(name: string, load: () => Promise<T>): Prom
   } catch (cause) {
     throw new WaybillError(
       'PEER_MISSING',
-      `this storage needs the package "${name}": install it with \`npm install ${name}\`, or hand in a client of your own`,
+      `this adapter needs the package "${name}": install it with \`npm install ${name}\`, or hand in a client of your own`,
       { where: name, cause },
     )
   }
