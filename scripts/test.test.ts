@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { service } from '../services/index.ts'
 import { addTallies, parseTally, tallyLine } from './tally.ts'
 
 const runner = fileURLToPath(new URL('./test.ts', import.meta.url))
@@ -13,14 +14,15 @@ const runner = fileURLToPath(new URL('./test.ts', import.meta.url))
 function runOver(
   files: Readonly<Record<string, string>>,
   filters: readonly string[] = [],
+  variables: Readonly<Record<string, string>> = {},
 ): { readonly status: number | null; readonly lines: readonly string[] } {
   const folder = mkdtempSync(join(tmpdir(), 'runner-'))
   try {
     mkdirSync(join(folder, 'scripts'))
     for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, 'scripts', name), text)
     // Node refuses to run tests from within a test, and tells by this variable.
-    const env = { ...process.env }
-    delete env['NODE_TEST_CONTEXT']
+    const env: NodeJS.ProcessEnv = { ...process.env, ...variables }
+    for (const name of ['NODE_TEST_CONTEXT', 'WAYBILL_SERVICES', 'WAYBILL_REQUIRE_SERVERS']) if (!(name in variables)) delete env[name]
     const { status, stdout } = spawnSync(process.execPath, [runner, ...filters], { cwd: folder, encoding: 'utf8', env })
     return { status, lines: stdout.trimEnd().split('\n') }
   } finally {
@@ -89,6 +91,53 @@ test('a filter chooses files by a part of their path', () => {
   const { status, lines } = runOver({ 'a.test.ts': GOOD, 'b.test.ts': `${HEAD}test('three', () => {})\n` }, ['scripts/b'])
   assert.equal(lines.at(-1), '1 passed, 0 failed')
   assert.equal(status, 0)
+})
+
+const SERVICES = JSON.stringify(new URL('../services/index.ts', import.meta.url).href)
+
+/** A test file that asks for a server and says which it got. */
+const asks = (name: string): string => `${HEAD}
+import { service } from ${SERVICES}
+const server = await service('${name}')
+test('one', { skip: 'skipped' in server && server.skipped }, () => console.log('GOT ' + server.url))
+test('two', () => {})\n`
+
+/** An address where nobody answers. */
+const NOBODY = { NATS_URL: 'nats://127.0.0.1:1' }
+
+test('servers are started once for all files that need them, and the results are one table', async (t) => {
+  const redis = await service('redis')
+  if ('skipped' in redis) return t.skip(redis.skipped)
+  const files = { 'contract.redis.test.ts': asks('redis'), 'chaos.redis.test.ts': asks('redis'), 'contract.nats.test.ts': asks('nats') }
+  const bad = { 'chaos.nats.test.ts': `${HEAD}test('bad', () => { throw new Error('no') })\n`, 'postgres-x.test.ts': GOOD }
+  const { status, lines } = runOver({ ...files, ...bad }, [], NOBODY)
+  const text = lines.join('\n')
+  assert.equal(status, 1)
+  const table = lines.slice(lines.findIndex((line) => line.startsWith('suite')))
+  assert.deepEqual(
+    table.slice(0, 5).map((line) => line.split(/  +/)),
+    [
+      ['suite', 'postgres', 'redis', 'nats'],
+      ['chaos', '-', 'passed 2', 'FAILED'],
+      ['contract', '-', 'passed 2', 'passed 1, skipped 1 [1]'],
+      ['others', 'passed 2', '-', '-'],
+      ['[1] nothing answers at 127.0.0.1:1'],
+    ],
+    text,
+  )
+  assert.match(text, /servers: no nats, redis \S+ \((installed|compose|environment)\)/)
+  assert.equal(lines.at(-1), '7 passed, 1 failed, 1 skipped')
+})
+
+test('a server that is required and not there fails its tests, and says why', () => {
+  const variables = { ...NOBODY, WAYBILL_REQUIRE_SERVERS: 'redis,nats' }
+  const { status, lines } = runOver({ 'contract.nats.test.ts': asks('nats') }, [], variables)
+  assert.equal(status, 1)
+  assert.ok(
+    lines.some((line) => /nats is required \(WAYBILL_REQUIRE_SERVERS\): nothing answers at 127\.0\.0\.1:1/.test(line)),
+    lines.join('\n'),
+  )
+  assert.ok(lines.some((line) => /^contract +FAILED$/.test(line)))
 })
 
 test('the last line is read back as it was written, and sums', () => {

@@ -1,0 +1,5 @@
+export { HANDED } from './environment.ts'
+export { isServiceName, SERVICE_NAMES, type ServiceName } from './names.ts'
+export { ownServer } from './own-server.ts'
+export type { OwnServer, ServerAddress, ServerOptions, StopMode } from './server.ts'
+export { closeServices, ownServerOrSkip, type Provider, service, type ServiceAvailable, type ServiceSkipped } from './service.ts'
