@@ -1,5 +1,7 @@
 export { createWaybill } from './waybill.ts'
 export type { EventNames, Waybill, WaybillOptions } from './waybill.ts'
+export { MESSAGE_BUS_TYPES, messageBusType, transportFromEnvironment } from './transport-factory.ts'
+export type { MessageBusType, TransportFromEnvironmentOptions } from './transport-factory.ts'
 export { defineContext, on, onBatch } from './context.ts'
 export type {
   BatchHandlerOptions,
@@ -22,6 +24,7 @@ export type { PublishConfig, PublishPreset } from './core/publish-config.ts'
 export { currentScope, withScope } from './core/scope.ts'
 export type { Scope } from './core/scope.ts'
 export { newId } from './core/ids.ts'
+export type { Environment } from './core/environment.ts'
 export { systemClock } from './core/clock.ts'
 export type { Clock, Random } from './core/clock.ts'
 export { DEFAULT_RETRY, fullJitterMs } from './core/backoff.ts'
@@ -33,6 +36,7 @@ export type { Codec, EncodedEnvelope } from './core/codec.ts'
 export type { Database, SqlExecutor } from './core/database.ts'
 export type {
   Assignment,
+  BrokerReport,
   Capabilities,
   Delivery,
   Message,
@@ -41,8 +45,20 @@ export type {
   Publisher,
   Source,
   Subscriber,
+  TopicReport,
   Transport,
+  TransportAdmin,
 } from './core/transport.ts'
+// For whoever writes a transport.
+export { createPublishQueue } from './core/publish-queue.ts'
+export type { PublishQueue, PublishQueueOptions } from './core/publish-queue.ts'
+export { createMember } from './core/member.ts'
+export type { Arrival, Holding, HoldingOptions, LeftOver, Member, MemberOptions } from './core/member.ts'
+export { receivedMessage } from './core/received.ts'
+export type { ReceivedParts } from './core/received.ts'
+export { checkSource } from './core/source.ts'
+export type { CheckedSource } from './core/source.ts'
+export { checkGroup, checkTopic } from './core/names.ts'
 export type {
   ClaimedRow,
   DeadLetter,

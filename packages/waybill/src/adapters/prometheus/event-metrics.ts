@@ -22,6 +22,7 @@ export function createEventMetrics({ client, register, labelValuesMax }: EventMe
   const eventType = createBoundedLabels(labelValuesMax)
   const handlerName = createBoundedLabels(labelValuesMax)
   const pathName = createBoundedLabels(labelValuesMax)
+  const transportName = createBoundedLabels(labelValuesMax)
 
   const published = counter('publish_total', 'Publishes that have ended', { labelNames: ['event_type', 'strategy', 'outcome'] })
   const publishSeconds = histogram('publish_duration_seconds', 'From publish to its outcome', {
@@ -47,6 +48,9 @@ export function createEventMetrics({ client, register, labelValuesMax }: EventMe
   const handlerFailures = counter('handler_failures_total', 'Runs of a handler that failed', { labelNames: ['handler'] })
   const deadLettered = counter('handler_parked_total', 'Messages moved to the dead letters', { labelNames: ['handler', 'reason'] })
   const consumerFailures = counter('consumer_failures_total', 'Failures of a consumer beside its handler', { labelNames: ['handler'] })
+  const gaps = counter('transport_gaps_total', 'How often the broker no longer had what a group has not read', {
+    labelNames: ['transport'],
+  })
 
   // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- what no metric is about is left to logs
   return (event) => {
@@ -91,6 +95,8 @@ export function createEventMetrics({ client, register, labelValuesMax }: EventMe
         return deadLettered.inc({ handler: handlerName(event.handler), reason: event.reason })
       case 'consumer.failed':
         return consumerFailures.inc({ handler: handlerName(event.handler) })
+      case 'transport.gap':
+        return gaps.inc({ transport: transportName(event.transport) })
       default:
     }
   }

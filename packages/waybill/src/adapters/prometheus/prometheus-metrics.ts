@@ -10,9 +10,9 @@ export interface PrometheusMetricsOptions {
   readonly register?: PromRegistryLike
   /** The package `prom-client`, or a look-alike. @default the installed one */
   readonly client?: PromClientLike
-  /** Different event types, handlers and breakers, 1 to 10,000 each; what comes later is counted as `other`. @default 500 */
+  /** Different event types, handlers, breakers, transports, and pairs of topic and group, 1 to 10,000 each; what comes later is counted as `other`. @default 500 */
   readonly labelValuesMax?: number
-  /** How long the database may take to answer when metrics are read, 1 to 60,000. @default 3000 */
+  /** How long the database, and the broker, may take to answer when metrics are read, 1 to 60,000. @default 3000 */
   readonly scrapeTimeoutMs?: number
 }
 
@@ -20,7 +20,10 @@ export interface PrometheusMetricsOptions {
 export interface PrometheusMetrics {
   /** Hand this to `createWaybill`: counters and histograms follow it. */
   readonly observe: Observe
-  /** Asks `watched` for the gauges of outbox, dead letters and relay whenever metrics are read: give it the `Waybill`. What several say is added up. */
+  /**
+   * Asks `watched` for the gauges of outbox, dead letters and relay whenever metrics are read: give it the `Waybill`. What several say is added up.
+   * Give it `{ transport }` too for the lag of the groups at its broker, which is asked for at most every 5 s.
+   */
   watch(watched: Watched): void
 }
 
@@ -35,9 +38,9 @@ export async function prometheusMetrics(options: PrometheusMetricsOptions = {}):
   const register = options.register ?? client.register
   try {
     const observe = createEventMetrics({ client, register, labelValuesMax })
-    const { watch } = createScrapedMetrics({ client, register, timeoutMs })
+    const { watch, observe: observeTransports } = createScrapedMetrics({ client, register, timeoutMs, labelValuesMax })
     // A metric that refuses a value must not stop the road.
-    return { observe: observeAll([observe]), watch }
+    return { observe: observeAll([observe, observeTransports]), watch }
   } catch (cause) {
     throw new WaybillError('DUPLICATE', 'this registry has metrics of these names', {
       allowed: 'one prometheusMetrics() for each registry',

@@ -1,17 +1,30 @@
-import { WaybillError } from '../../core/errors.ts'
+import type { Observe } from '../../core/observe.ts'
 import type { DeadLetterStore, OutboxStore } from '../../core/stores.ts'
+import type { Transport } from '../../core/transport.ts'
+import { createBoundedLabels } from './bounded-labels.ts'
+import { inTime } from './in-time.ts'
+import { createLagMetric } from './lag-metric.ts'
 import { type PromClientLike, type PromGaugeLike, type PromRegistryLike, createFactory } from './prom-client.ts'
 
 /** What is asked when metrics are read: a `Waybill` is one, and so is an object with these parts of it. */
 export interface Watched {
   readonly database?: { readonly outbox: Pick<OutboxStore, 'stats'>; readonly deadLetters: Pick<DeadLetterStore, 'count'> }
   readonly relayStats?: () => { readonly shards: number; readonly rowsInFlight: number; readonly keysResting: number }
+  /** A transport with a broker behind it: asked for what its groups have not settled. */
+  readonly transport?: Pick<Transport, 'name' | 'admin'>
 }
 
 export interface ScrapedMetricsOptions {
   readonly client: PromClientLike
   readonly register: PromRegistryLike
   readonly timeoutMs: number
+  /** Different pairs of topic and group. */
+  readonly labelValuesMax: number
+}
+
+export interface ScrapedMetrics {
+  watch(watched: Watched): void
+  readonly observe: Observe
 }
 
 type Values = ReadonlyMap<string, number>
@@ -30,7 +43,7 @@ const GAUGES: Readonly<Record<string, string>> = {
  * Gauges that are asked for when somebody reads the metrics. However many readers come at once, one question is under way; one that fails or takes
  * too long leaves its gauges out and is counted, and all other metrics are printed as ever.
  */
-export function createScrapedMetrics({ client, register, timeoutMs }: ScrapedMetricsOptions): { watch(watched: Watched): void } {
+export function createScrapedMetrics({ client, register, timeoutMs, labelValuesMax }: ScrapedMetricsOptions): ScrapedMetrics {
   const watching = new Set<Watched>()
   let scraping: Promise<void> | undefined
   const sources: readonly Source[] = [
@@ -50,18 +63,21 @@ export function createScrapedMetrics({ client, register, timeoutMs }: ScrapedMet
   const collect = (): Promise<void> => (scraping ??= scrape().finally(() => (scraping = undefined)))
   const { counter, gauge } = createFactory(client, register)
   const gauges = new Map<string, PromGaugeLike>(Object.entries(GAUGES).map(([name, help]) => [name, gauge(name, help, { collect })]))
+  const up = gauge('transport_up', '1 while the broker answers, 0 while it does not', { labelNames: ['transport'], collect })
+  const transportName = createBoundedLabels(labelValuesMax)
+  const tellUp = (transport: string, isUp: boolean): void => up.set({ transport: transportName(transport) }, isUp ? 1 : 0)
+  const lag = createLagMetric({
+    onAnswer: tellUp,
+    gauge: gauge('consumer_lag', 'Messages that a group has not settled', { labelNames: ['topic', 'group'], collect }),
+    timeoutMs,
+    pairsMax: labelValuesMax,
+  })
   const errors = counter('scrape_errors_total', 'Questions for these metrics that failed or took too long', { collect })
 
   async function scrape(): Promise<void> {
-    await Promise.all(
-      sources.map(async ({ names, read }) => {
-        let values: Values = new Map()
-        try {
-          values = await inTime(read(), timeoutMs)
-        } catch {
-          // Said by the counter: whoever reads metrics must get the others, and has no use for a stack.
-          errors.inc({})
-        }
+    await Promise.all([
+      ...sources.map(async ({ names, read }) => {
+        const values = (await counted(() => inTime(read(), timeoutMs, 'the database'))) ?? new Map<string, number>()
         for (const name of names) {
           const value = values.get(name)
           // A gauge that nobody can vouch for must not stand at its last value, or at 0 as if all were well.
@@ -69,10 +85,30 @@ export function createScrapedMetrics({ client, register, timeoutMs }: ScrapedMet
           else gauges.get(name)!.set({}, value)
         }
       }),
-    )
+      counted(() => lag.read()),
+    ])
   }
 
-  return { watch: (watched) => void watching.add(watched) }
+  async function counted<T>(read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read()
+    } catch {
+      // Said by the counter: whoever reads metrics must get the others, and has no use for a stack.
+      errors.inc({})
+      return undefined
+    }
+  }
+
+  return {
+    watch(watched) {
+      watching.add(watched)
+      if (watched.transport !== undefined) lag.watch(watched.transport)
+    },
+    // What a transport says by itself: changes, while nobody asks.
+    observe: (event) => {
+      if (event.type === 'transport.changed') tellUp(event.transport, event.to === 'up')
+    },
+  }
 }
 
 interface Source {
@@ -102,16 +138,4 @@ function source(
     return values
   }
   return { names, read: () => (asked ??= askAll().finally(() => (asked = undefined))) }
-}
-
-async function inTime<T>(asked: Promise<T>, timeoutMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new WaybillError('TIMEOUT', 'the database did not answer in time', { where: 'metrics' })), timeoutMs)
-  })
-  try {
-    return await Promise.race([asked, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }

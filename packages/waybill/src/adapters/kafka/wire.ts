@@ -1,0 +1,69 @@
+import { receivedMessage } from '../../core/received.ts'
+import type { Message } from '../../core/transport.ts'
+import type { KafkaRecordIn, KafkaRecordOut } from './client.ts'
+import { kafkaTopicName } from './names.ts'
+
+/** Carries a message's id where its `event_id` header is not it. Not given on to handlers. */
+const ID_HEADER = 'waybill_message_id'
+/** Bytes that a record takes beside its key, value and headers, rounded up, and those of a header beside its name and value. */
+const RECORD_BYTES = 40
+const HEADER_BYTES = 10
+const NAMES_MAX = 1000
+
+const headerNames = new Map<string, Buffer>()
+
+/** Names come again and again, so their bytes are kept; so many at most. */
+function nameBytes(name: string): Buffer {
+  let bytes = headerNames.get(name)
+  if (bytes === undefined) {
+    bytes = Buffer.from(name)
+    if (headerNames.size < NAMES_MAX) headerNames.set(name, bytes)
+  }
+  return bytes
+}
+
+/** A record on its way out, and about how many bytes it takes, never fewer. */
+export interface OutRecord {
+  readonly record: KafkaRecordOut
+  readonly bytes: number
+}
+
+/** A message as Kafka carries it. Its partition is still to be chosen. */
+export function toRecord(message: Message): OutRecord {
+  const key = Buffer.from(message.key)
+  const { body } = message
+  const value = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  const headers = new Map<Buffer, Buffer>()
+  let bytes = RECORD_BYTES + key.length + value.length
+  const add = (name: string, text: string): void => {
+    const nameBuffer = nameBytes(name)
+    const textBuffer = Buffer.from(text)
+    headers.set(nameBuffer, textBuffer)
+    bytes += HEADER_BYTES + nameBuffer.length + textBuffer.length
+  }
+  for (const name in message.headers) add(name, message.headers[name]!)
+  if (message.headers['event_id'] !== message.id) add(ID_HEADER, message.id)
+  return { record: { topic: kafkaTopicName(message.topic), partition: 0, key, value, headers }, bytes }
+}
+
+const EMPTY = Buffer.alloc(0)
+
+/** A message out of a record, whoever wrote it. */
+export function fromRecord(topic: string, partition: number, offset: bigint, record: KafkaRecordIn): Message {
+  let id: string | undefined
+  const headers: (readonly [string, Uint8Array])[] = []
+  for (const [name, value] of record.headers) {
+    if (name === null || value === null) continue
+    const text = name.toString('latin1')
+    if (text === ID_HEADER) id = value.toString()
+    else headers.push([text, value])
+  }
+  return receivedMessage({
+    topic,
+    place: `kafka:${topic}:${partition}:${offset}`,
+    id,
+    key: record.key ?? undefined,
+    headers,
+    body: record.value ?? EMPTY,
+  })
+}

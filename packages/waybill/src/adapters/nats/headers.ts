@@ -1,0 +1,58 @@
+import { receivedMessage } from '../../core/received.ts'
+import type { Message } from '../../core/transport.ts'
+import type { NatsHeaders, NatsMessage } from './client.ts'
+
+/** The header that carries a message's key. */
+export const KEY_HEADER = 'waybill-key'
+const ID_HEADER = 'Nats-Msg-Id'
+/** Before a header name that would mean something to the server, or to us. */
+const NAME_MARK = 'waybill-h-'
+/** Before a value that would not survive as it is. */
+const VALUE_MARK = '%%'
+const RESERVED_NAME = /^(?:nats-|waybill-)/i
+// Clients trim values, and a line break would be a header of its own.
+const FRAGILE_VALUE = /^\s|\s$|^%%|[\r\n\0]/
+
+/** A header's value as it travels: as it is, or percent-encoded behind `%%` where its edges are white space. */
+export function encodeValue(value: string): string {
+  return FRAGILE_VALUE.test(value) ? VALUE_MARK + encodeURIComponent(value.toWellFormed()) : value
+}
+
+/** Undoes {@link encodeValue}; what others wrote stays as it is. */
+export function decodeValue(value: string): string {
+  if (!value.startsWith(VALUE_MARK)) return value
+  try {
+    return decodeURIComponent(value.slice(VALUE_MARK.length))
+  } catch {
+    return value
+  }
+}
+
+const encodeName = (name: string): string => (RESERVED_NAME.test(name) ? NAME_MARK + name : name)
+
+/** Headers that are bytes already. */
+export const rawHeaders = (bytes: Uint8Array): NatsHeaders => ({ encode: () => bytes })
+
+/** The headers of a message: its id, by which the server knows repeats, its key, and its own. */
+export function encodeHeaders({ id, key, headers }: Message): Uint8Array {
+  let text = `NATS/1.0\r\n${ID_HEADER}: ${encodeValue(id)}\r\n${KEY_HEADER}: ${encodeValue(key)}\r\n`
+  for (const name in headers) text += `${encodeName(name)}: ${encodeValue(headers[name]!)}\r\n`
+  return Buffer.from(`${text}\r\n`)
+}
+
+/** A stored message as ours; `place` stands for an id that it does not have. */
+export function decodeMessage(topic: string, place: string, { headers, data }: NatsMessage): Message {
+  let id: string | undefined
+  let key: string | undefined
+  const kept: (readonly [string, string])[] = []
+  if (headers !== undefined) {
+    for (const [name, [value = '']] of headers) {
+      if (name === ID_HEADER) id = decodeValue(value)
+      else if (name === KEY_HEADER) key = decodeValue(value)
+      else if (name.startsWith(NAME_MARK)) kept.push([name.slice(NAME_MARK.length), decodeValue(value)])
+      // What else begins so is between a publisher and the server.
+      else if (!/^nats-/i.test(name)) kept.push([name, decodeValue(value)])
+    }
+  }
+  return receivedMessage({ topic, place, id, key, headers: kept, body: data })
+}

@@ -1,0 +1,91 @@
+import { WaybillError, isWaybillError, messageOf } from '../../core/errors.ts'
+
+const HINTS: readonly (readonly [pattern: RegExp, hint: string])[] = [
+  [/WRONG_VERSION_NUMBER|EPROTO|wrong version number|packet length too long/i, 'the server speaks no TLS there'],
+  [
+    /self-signed|SELF_SIGNED|UNABLE_TO_VERIFY|unable to (verify|get)|UNABLE_TO_GET|CERT_|certificate/i,
+    "the server's certificate is not trusted: name its authority in tls.caPath (PULSAR_TLS_CERT_PATH)",
+  ],
+  [/ALTNAME/i, "the server's certificate is made for another host"],
+  [/Parse Error|HPE_|socket hang up|ECONNRESET/i, 'the server closed at once: it may speak TLS only, or something else than HTTP'],
+  [/ENOTFOUND|EAI_AGAIN/i, 'there is no such host'],
+  [/ECONNREFUSED/i, 'nobody listens there'],
+]
+
+/** What kept us from an address, as `TRANSPORT_UNAVAILABLE` with a hint. */
+export function unreachable(address: string, cause: unknown): WaybillError {
+  if (isWaybillError(cause)) return cause
+  const code = typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : ''
+  const text = `${code} ${messageOf(cause)}`
+  const hint = HINTS.find(([pattern]) => pattern.test(text))?.[1]
+  return new WaybillError(
+    'TRANSPORT_UNAVAILABLE',
+    `Pulsar can't be reached at ${address}: ${messageOf(cause)}${hint === undefined ? '' : `; ${hint}`}`,
+    {
+      where: 'pulsar transport',
+      cause,
+    },
+  )
+}
+
+const CLIENT_ERRORS = [
+  [/AuthenticationError|AuthorizationError|NotAllowedError/i, 'ACCESS_DENIED'],
+  [/TopicNotFound/i, 'TOPIC_MISSING'],
+  [/MessageTooBig/i, 'PAYLOAD_TOO_LARGE'],
+  [/ProducerQueueIsFull|MemoryBufferIsFull/i, 'QUEUE_FULL'],
+  [/TopicTerminated/i, 'MESSAGE_REJECTED'],
+] as const
+
+/**
+ * What a client threw, as one of ours: the official package tells by words only. `otherwise` is the code for what it does not name. A fault in the code
+ * itself stays what it is.
+ */
+export function clientError(error: unknown, otherwise: 'TRANSPORT_UNAVAILABLE' | 'UNKNOWN_OUTCOME'): unknown {
+  if (isWaybillError(error) || error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError) return error
+  const text = messageOf(error)
+  const code = CLIENT_ERRORS.find(([pattern]) => pattern.test(text))?.[1] ?? otherwise
+  return new WaybillError(code, `Pulsar's client says: ${text}`, { where: 'pulsar transport', cause: error })
+}
+
+/** The answer of a server that refused something over HTTP. `what`: `subscribing to persistent://...`. */
+export function refusedBy(status: number, body: string, what: string, address: string): WaybillError {
+  const reason = reasonOf(body)
+  const details = { where: 'pulsar transport', got: reason === '' ? status : `${status} ${reason}` }
+  // What the WebSocket service couldn't do for us at the broker, it reports as its own failure: the text tells.
+  if (status === 401 || status === 403 || (status >= 500 && /not authorized|authorization|authenticat|permission/i.test(reason)))
+    return new WaybillError(
+      'ACCESS_DENIED',
+      `Pulsar refuses ${what}: ${status === 401 ? 'the token is missing or wrong' : 'no right to it'}`,
+      details,
+    )
+  if (status === 404) {
+    if (/namespace|tenant|property/i.test(reason))
+      return new WaybillError('TOPIC_MISSING', `Pulsar has no such tenant or namespace, for ${what}`, details)
+    // A server without the service answers so too, but in other words.
+    if (/topic|subscription|partition|Failed to create/i.test(reason))
+      return new WaybillError('TOPIC_MISSING', `Pulsar has no such topic, for ${what}`, details)
+    return new WaybillError(
+      'TRANSPORT_UNAVAILABLE',
+      `there is no such service at ${address}: is webSocketServiceEnabled set there?`,
+      details,
+    )
+  }
+  if (status >= 500 && /topic.{0,40}(not (found|exist)|does not exist)/i.test(reason))
+    return new WaybillError('TOPIC_MISSING', `Pulsar has no such topic, for ${what}`, details)
+  if (status === 400 || status === 405 || status === 412)
+    return new WaybillError(
+      /plain HTTP|HTTPS|TLS|SSL/i.test(reason) ? 'TRANSPORT_UNAVAILABLE' : 'UNSUPPORTED',
+      `Pulsar refuses ${what}`,
+      details,
+    )
+  return new WaybillError('TRANSPORT_UNAVAILABLE', `Pulsar can't do it now: ${what}, at ${address}`, details)
+}
+
+/** The sentence in an answer, which is JSON or a page of HTML. */
+export function reasonOf(body: string): string {
+  const json = /"reason"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(body)?.[1]
+  if (json !== undefined) return json
+  const title = /<title>([^<]*)<\/title>/i.exec(body)?.[1] ?? body
+  const text = title.replaceAll('&quot;', '"').replaceAll('&apos;', "'").replaceAll('&#39;', "'")
+  return /"errorMsg"\s*:\s*"([^"]+)"/.exec(text)?.[1] ?? text.replaceAll(/\s+/g, ' ').trim().slice(0, 300)
+}

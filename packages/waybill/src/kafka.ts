@@ -1,0 +1,5 @@
+export { kafkaTransport } from './adapters/kafka/transport.ts'
+export { kafkaSettings } from './adapters/kafka/settings.ts'
+export type { KafkaTransportOptions } from './adapters/kafka/options.ts'
+export type { KafkaLike, KafkaSaslMechanism } from './adapters/kafka/client.ts'
+export { kafkaTopicName, topicOfKafkaName } from './adapters/kafka/names.ts'

@@ -1,0 +1,5 @@
+export { natsTransport } from './adapters/nats/transport.ts'
+export { natsSettings } from './adapters/nats/options.ts'
+export type { NatsTransportOptions } from './adapters/nats/options.ts'
+export { fromNatsSubject, natsPartitionOf, natsPartitionSubject, natsStreamName, natsSubject } from './adapters/nats/names.ts'
+export type { NatsHeaders, NatsLibrary, NatsLike, NatsMessage, NatsReceivedHeaders, NatsServerInfo } from './adapters/nats/client.ts'

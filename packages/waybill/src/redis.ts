@@ -1,0 +1,7 @@
+export { redisSettings, redisTransport } from './adapters/redis/transport.ts'
+export type { RedisTransportOptions } from './adapters/redis/transport.ts'
+export { redisPubSub, redisPubSubSettings } from './adapters/redis/pubsub-transport.ts'
+export type { RedisPubSubOptions } from './adapters/redis/pubsub-transport.ts'
+export type { RedisConnectionOptions } from './adapters/redis/connection-options.ts'
+export type { RedisArgument, RedisClientSettings, RedisLibrary, RedisLike } from './adapters/redis/client-like.ts'
+export { parseRedisStreamName, redisPartition, redisStreamName } from './adapters/redis/names.ts'
