@@ -1,17 +1,19 @@
 import assert from 'node:assert/strict'
-import type { TransportCheck } from './transport-contract.ts'
+import { needsDelay, needsKeeping, needsSharing, type TransportCheck } from './transport-checks.ts'
 import { ackAll, message, messages, texts } from './transport-tools.ts'
 
 /** Groups, positions and the settle verbs. */
 export const deliveryChecks: readonly TransportCheck[] = [
   {
+    check: 'groups-fan-out',
     name: 'each of three groups gets every message',
     async run({ topic, group, read, send }) {
       const name = topic()
       const groups = [await group([name]), await group([name]), await group([name])]
+      const readers = groups.map((groupName) => read({ topics: [name], group: groupName }))
       const publishing = send(messages(name, ['a', 'b'], 50))
-      for (const groupName of groups) {
-        const deliveries = await read({ topics: [name], group: groupName }).take(100)
+      for (const reader of readers) {
+        const deliveries = await reader.take(100)
         assert.equal(new Set(deliveries.map((delivery) => delivery.message.id)).size, 100)
         await ackAll(deliveries)
       }
@@ -19,26 +21,31 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'topic-isolation',
     name: 'topics do not mix, and one subscription may read several',
     async run({ topic, group, read, send }) {
       const names = Array.from({ length: 20 }, topic)
       const alone = await Promise.all(names.map((name) => group([name])))
       const together = await group(names)
+      const readers = names.map((name, index) => read({ topics: [name], group: alone[index]! }))
+      const reader = read({ topics: names, group: together })
       const publishing = names.map((name) => send([message(name, name)]))
       for (const [index, name] of names.entries()) {
-        const [delivery] = await read({ topics: [name], group: alone[index]! }).take(1)
+        const [delivery] = await readers[index]!.take(1)
         assert.equal(delivery!.message.topic, name)
         assert.equal(texts([delivery!])[0], `${name}#0`)
         await delivery!.ack()
       }
-      const all = await read({ topics: names, group: together }).take(20)
+      const all = await reader.take(20)
       assert.deepEqual(all.map((delivery) => delivery.message.topic).toSorted(), names.toSorted())
       await ackAll(all)
       await Promise.all(publishing.map(({ stored }) => stored))
     },
   },
   {
+    check: 'start-position',
     name: 'a new group begins where it says, and one that exists goes on where it was',
+    requires: needsKeeping,
     async run({ topic, group, read, send }) {
       const name = topic()
       const known = await group([name])
@@ -64,23 +71,26 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'start-position',
     name: 'a tail sees everything and settles nothing',
     async run({ topic, group, read, send }) {
       const name = topic()
-      const groupName = await group([name])
       const tail = read({ topics: [name], start: 'latest' })
+      const grouped = read({ topics: [name], group: await group([name]) })
       const publishing = send(messages(name, ['a'], 3))
       const tailed = await tail.take(3)
       assert.deepEqual(texts(tailed), ['a#0', 'a#1', 'a#2'])
       await ackAll(tailed)
-      const deliveries = await read({ topics: [name], group: groupName }).take(3)
+      const deliveries = await grouped.take(3)
       assert.deepEqual(texts(deliveries), ['a#0', 'a#1', 'a#2'])
       await ackAll(deliveries)
       await publishing.stored
     },
   },
   {
+    check: 'no-ack-no-progress',
     name: 'what was not settled when a member left is delivered again',
+    requires: needsSharing,
     async run({ topic, group, read, send }) {
       const name = topic()
       const groupName = await group([name])
@@ -102,7 +112,9 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'contiguous-commit',
     name: 'settling out of order loses nothing: what is unsettled between settled messages comes again',
+    requires: needsSharing,
     async run({ topic, group, read, send }) {
       const name = topic()
       const groupName = await group([name])
@@ -123,7 +135,9 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'ack-twice-ack-after-close',
     name: 'what was settled does not come again; settling twice, or the other way afterwards, changes nothing',
+    requires: needsSharing,
     async run({ topic, group, read, send }) {
       const name = topic()
       const groupName = await group([name])
@@ -144,7 +158,9 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'ack-twice-ack-after-close',
     name: 'a late settle of a member that has left does not settle what another holds',
+    requires: needsSharing,
     async run({ topic, group, read, send }) {
       const name = topic()
       const groupName = await group([name])
@@ -164,6 +180,7 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'nack-redelivers',
     name: 'released messages come again, in their place',
     async run({ topic, group, read, send }) {
       const name = topic()
@@ -181,9 +198,10 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'nack-redelivers',
     name: 'a delayed message comes again after its delay, and others do not wait for it',
-    async run({ topic, group, read, send, transport }) {
-      if (!transport.capabilities.delay) return
+    requires: needsDelay,
+    async run({ topic, group, read, send }) {
       const name = topic()
       const reader = read({ topics: [name], group: await group([name]) })
       const publishing = send([message(name, 'a', 0)])
@@ -202,6 +220,7 @@ export const deliveryChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'back-pressure',
     name: 'not pulling is the way to pause: no array is larger than asked for',
     async run({ topic, group, read, send }) {
       const name = topic()

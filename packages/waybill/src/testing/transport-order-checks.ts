@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { Delivery, Message } from '../core/transport.ts'
-import type { TransportCheck } from './transport-contract.ts'
+import { needsOrder, needsOrderedSharing, needsSharing, type TransportCheck } from './transport-checks.ts'
 import { ackAll, assertOrder, keysNamed, message, messages, numberOf } from './transport-tools.ts'
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
@@ -8,9 +8,10 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 /** Per key, and among members. Only for transports that promise order by key. */
 export const orderChecks: readonly TransportCheck[] = [
   {
+    check: 'order-per-key',
     name: 'order per key: 16 keys with 1,000 messages each',
-    async run({ topic, group, read, send, transport }) {
-      if (transport.capabilities.ordering !== 'key') return
+    requires: needsOrder,
+    async run({ topic, group, read, send }) {
       const name = topic()
       const keys = keysNamed(16)
       const reader = read({ topics: [name], group: await group([name]) })
@@ -26,9 +27,10 @@ export const orderChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'order-parallel-publishers',
     name: 'order per key: 20 publishers at once, each its own key, each with several calls under way',
+    requires: needsOrder,
     async run({ topic, group, read, send, transport, within }) {
-      if (transport.capabilities.ordering !== 'key') return
       const name = topic()
       const keys = keysNamed(20)
       const reader = read({ topics: [name], group: await group([name]) })
@@ -55,9 +57,10 @@ export const orderChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'order-across-types',
     name: 'order holds across two types of one key that share a topic',
-    async run({ topic, group, read, send, transport }) {
-      if (transport.capabilities.ordering !== 'key') return
+    requires: needsOrder,
+    async run({ topic, group, read, send }) {
       const name = topic()
       const reader = read({ topics: [name], group: await group([name]) })
       const sent = Array.from({ length: 200 }, (_, number) => {
@@ -80,9 +83,10 @@ export const orderChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'key-affinity',
     name: 'a key is never with two members at once, and stays in order among them',
-    async run({ topic, group, read, send, transport, within }) {
-      if (transport.capabilities.ordering !== 'key') return
+    requires: needsOrderedSharing,
+    async run({ topic, group, read, send, within }) {
       const name = topic()
       const groupName = await group([name])
       // Fewer keys than members: with many keys, two members rarely meet at one even where nothing keeps them apart.
@@ -122,9 +126,10 @@ export const orderChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'key-affinity',
     name: 'when a member leaves, others go on with its keys, in order, from the oldest that it did not settle',
-    async run({ topic, group, read, send, transport }) {
-      if (transport.capabilities.ordering !== 'key') return
+    requires: needsOrderedSharing,
+    async run({ topic, group, read, send }) {
       const name = topic()
       const groupName = await group([name])
       const keys = keysNamed(5)
@@ -147,8 +152,10 @@ export const orderChecks: readonly TransportCheck[] = [
     },
   },
   {
+    check: 'competing-consumers',
     name: 'ten members share 5,000 messages: none is missing, none comes twice',
-    async run({ topic, group, read, send, within }) {
+    requires: needsSharing,
+    async run({ topic, group, read, send, within, joined }) {
       const name = topic()
       const groupName = await group([name])
       const seen = new Map<string, number>()
@@ -164,6 +171,8 @@ export const orderChecks: readonly TransportCheck[] = [
           if (seen.size >= 5000) done.resolve()
         }),
       )
+      // Who comes or goes may bring repeats: only then it is quiet.
+      await joined(name, groupName, 10)
       const publishing = send(messages(name, keysNamed(500), 10))
       await within('5,000 messages', done.promise)
       await publishing.stored

@@ -31,6 +31,8 @@ export interface Bench {
   publish(messages: readonly Message[], signal?: AbortSignal): Promise<readonly PublishOutcome[]>
   send(messages: readonly Message[]): Sent
   within<T>(what: string, promise: Promise<T>): Promise<T>
+  /** Waits until the group has so many members, where the transport can tell. */
+  joined(topic: string, group: string, members: number): Promise<void>
 }
 
 export interface BenchOptions {
@@ -126,10 +128,23 @@ export function createBench(transport: Transport, { deadlineMs, quietMs }: Bench
       return { stored, underway: transport.capabilities.acknowledges === 'handled' ? Promise.resolve() : stored }
     },
     within,
+    joined: (topic, group, members) => within(`${members} members of ${group}`, untilJoined(transport, topic, group, members)),
     async end() {
       await within('the transport to close', transport.close())
       await Promise.all(leaving.map((leave) => leave()))
     },
+  }
+}
+
+const JOIN_POLL_MS = 50
+
+async function untilJoined({ admin }: Transport, topic: string, group: string, members: number): Promise<void> {
+  if (admin === undefined) return
+  for (;;) {
+    const [report] = await admin.topics([topic], never)
+    const found = report?.groups.find((each) => each.group === group)
+    if (found?.members === undefined || found.members === members) return
+    await delay(JOIN_POLL_MS)
   }
 }
 

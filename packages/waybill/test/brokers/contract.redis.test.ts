@@ -1,0 +1,4 @@
+import { brokerContract } from './contract.ts'
+import { broker } from './redis.ts'
+
+brokerContract(broker, new URL('./redis.ts', import.meta.url).href)

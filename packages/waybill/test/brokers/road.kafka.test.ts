@@ -1,0 +1,4 @@
+import { broker } from './kafka.ts'
+import { roadTests } from './road.ts'
+
+roadTests(broker)

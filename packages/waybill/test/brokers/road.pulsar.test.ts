@@ -1,0 +1,4 @@
+import { broker } from './pulsar.ts'
+import { roadTests } from './road.ts'
+
+roadTests(broker)

@@ -1,0 +1,4 @@
+import { broker } from './redis.ts'
+import { roadTests } from './road.ts'
+
+roadTests(broker)
