@@ -24,7 +24,8 @@ test('help and version are printed, for each command too', async () => {
   for (const argv of [[], ['--help'], ['-h'], ['help']]) {
     const { code, stdout } = await run(argv)
     assert.equal(code, 0)
-    for (const name of ['demo', 'migrate', 'relay', 'doctor', ...OUTBOX]) assert.match(stdout, new RegExp(`^  ${name} `, 'm'))
+    for (const name of ['demo', 'migrate', 'relay', 'doctor', 'topics', 'tail', ...OUTBOX])
+      assert.match(stdout, new RegExp(`^  ${name} `, 'm'))
     assert.doesNotMatch(stdout, /demo-worker/)
   }
   assert.match((await run(['outbox', '--help'])).stdout, /outbox retry/)
@@ -38,7 +39,7 @@ test('help and version are printed, for each command too', async () => {
 
 test('wrong usage and wrong settings are one line on stderr, nothing on stdout, and exit code 2', async () => {
   const cases: readonly (readonly [readonly string[], Record<string, string>, RegExp])[] = [
-    [['dmeo'], {}, /unknown command; did you mean "demo"\? \(got "dmeo"; allowed: demo, migrate, relay, doctor, outbox ls/],
+    [['dmeo'], {}, /unknown command; did you mean "demo"\? \(got "dmeo"; allowed: demo, migrate, relay, doctor, topics, tail, outbox ls/],
     [['outbox', 'list'], {}, /unknown command; did you mean "outbox ls"\?/],
     [['--verison'], {}, /unknown option; did you mean "--version"\?/],
     [['demo', '--kill', '3'], {}, /did you mean "--kills"\?/],
@@ -63,7 +64,29 @@ test('wrong usage and wrong settings are one line on stderr, nothing on stdout, 
     [['relay', '--transport', join(folder, 'none.ts')], {}, /there is no such file/],
     [['relay', '--transport', 'a'], { PORT: '70000' }, /PORT is not usable/],
     [['relay', '--transport', 'a'], { LOG_LEVEL: 'wran' }, /LOG_LEVEL is unknown; did you mean "warn"\?/],
-    [['relay', '--transport', 'a'], { MESSAGE_BUS_TYPE: 'kafka' }, /no adapter for the broker/],
+    [['relay', '--transport', 'a'], { MESSAGE_BUS_TYPE: 'kafkka' }, /MESSAGE_BUS_TYPE is unknown; did you mean "kafka"\?/],
+    [['relay', '--transport', 'a', '--broker', 'kafka'], {}, /--transport and --broker exclude each other/],
+    [['relay', '--app', 'a', '--broker', 'kafka'], {}, /--broker and --app exclude each other/],
+    [['relay', '--broker', 'memory'], {}, /--broker is not usable.*allowed: kafka, nats, redis, pulsar/],
+    [['outbox', 'publish'], { MESSAGE_BUS_TYPE: 'nats' }, /with a broker \(nats\).*allowed: "waybill relay --once"/],
+    [['topics'], {}, /there is no broker to ask: MESSAGE_BUS_TYPE is inprocess/],
+    [['topics', '--broker', 'kafkka'], {}, /--broker is not usable; did you mean "kafka"\?/],
+    [['tail'], { MESSAGE_BUS_TYPE: 'redis' }, /which topic was not said/],
+    [
+      ['tail', 'a.B', '--from', 'yesterday'],
+      { MESSAGE_BUS_TYPE: 'redis' },
+      /--from is not usable \(got "yesterday"; allowed: earliest, latest, a time/,
+    ],
+    [['tail', 'a.B', '--from', '2026-11-21T15:00:00'], { MESSAGE_BUS_TYPE: 'redis' }, /with its zone/],
+    [['tail', 'a.B', '--from', '2026-13-41'], { MESSAGE_BUS_TYPE: 'redis' }, /--from is not usable/],
+    [['tail', 'a.B', '--where', 'payload..x=1'], { MESSAGE_BUS_TYPE: 'redis' }, /--where is not usable/],
+    [['tail', 'a.B', '--count', '0'], { MESSAGE_BUS_TYPE: 'redis' }, /--count is not usable/],
+    [['topics', '--broker', 'kafka'], {}, /KAFKA_BOOTSTRAP_SERVERS is not set/],
+    [['topics', '--broker', 'redis'], { REDIS_URL: 'http://u:hunter2@h' }, /^waybill: REDIS_URL is not usable \(allowed: redis:\/\//],
+    [['tail', 'a.B', '--broker', 'nats'], { NATS_URL: 'http://u:hunter2@h' }, /^waybill: NATS_URL is not usable \(allowed: nats:\/\//],
+    [['doctor', '--broker', 'pulsar'], { PULSAR_SERVICE_URL: 'xx' }, /^waybill: PULSAR_SERVICE_URL is not usable/],
+    [['migrate', '--env-file', join(folder, 'none.env')], {}, /--env-file names a file that is not there .*\[INVALID_FILE\]/],
+    [['migrate', '--env-file', folder], {}, /--env-file is a folder/],
     [['relay', '--transport', 'a', '--listen-url', 'mysql://u:hunter2@h/x'], {}, /--listen-url names no database/],
     [['doctor'], {}, /DATABASE_URL is not set/],
     [['doctor', '--schema', 'No"'], { DATABASE_URL: 'postgres://u:hunter2@127.0.0.1:1/x' }, /schema is not a usable SQL name/],

@@ -4,7 +4,9 @@ import { parseFlags } from './cli/arguments.ts'
 import { COMMON_FLAGS, type Command, type ExitCode } from './cli/command.ts'
 import { commandHelp, globalHelp } from './cli/help.ts'
 import { type Output, type StreamLike, createOutput } from './cli/output.ts'
-import { type Environment, secretsOf } from './cli/settings.ts'
+import { readEnvFile } from './cli/env-file.ts'
+import { environmentSecrets, secretsOf } from './cli/secrets.ts'
+import type { Environment } from './cli/settings.ts'
 import { suggestion } from './cli/suggest.ts'
 import { demoCommand, demoWorkerCommand } from './demo/command.ts'
 import { doctorCommand } from './doctor/command.ts'
@@ -14,6 +16,8 @@ import { outboxLsCommand } from './outbox/ls.ts'
 import { outboxPublishCommand } from './outbox/publish.ts'
 import { outboxShowCommand } from './outbox/show.ts'
 import { relayCommand } from './relay/command.ts'
+import { tailCommand } from './tail/command.ts'
+import { topicsCommand } from './topics/command.ts'
 
 /** The world outside, as far as the command needs it. */
 export interface Io {
@@ -27,6 +31,8 @@ const COMMANDS: readonly Command[] = [
   migrateCommand,
   relayCommand,
   doctorCommand,
+  topicsCommand,
+  tailCommand,
   outboxLsCommand,
   outboxShowCommand,
   outboxPublishCommand,
@@ -42,18 +48,30 @@ const URL_FLAGS = ['--database', '--listen-url'] as const
 
 /** Runs `waybill` with these arguments; resolves with its exit code, and never rejects. */
 export async function main(argv: readonly string[], io: Io = process): Promise<ExitCode> {
-  const output = createOutput(io, () => secretsOf(io.env.DATABASE_URL, ...URL_FLAGS.map((flag) => argument(argv, flag))))
+  const given = URL_FLAGS.map((flag) => argument(argv, flag))
+  let { env } = io
+  let secrets = secretsOf(...given).concat(environmentSecrets(env))
+  const output = createOutput(io, () => secrets)
   process.stdout.on('error', ignoreClosedPipe)
   try {
-    return await dispatch(argv, io.env, output)
+    return await dispatch(argv, output, (file) => {
+      const added = readEnvFile(file)
+      // The environment wins, also where a setting is empty there: that is how to switch one off.
+      env = { ...added, ...io.env }
+      secrets = secrets.concat(environmentSecrets(added))
+      // A module that --app or --transport names reads its settings where every program does.
+      if (io.env === process.env) Object.assign(process.env, env)
+      return env
+    })
   } catch (error) {
-    return report(error, argv, io.env, output)
+    return report(error, argv, env, output)
   } finally {
-    process.stdout.off('error', ignoreClosedPipe)
+    // An error that is on its way already is heard of later.
+    if (process.stdout.errored === null) process.stdout.off('error', ignoreClosedPipe)
   }
 }
 
-async function dispatch(argv: readonly string[], env: Environment, output: Output): Promise<ExitCode> {
+async function dispatch(argv: readonly string[], output: Output, readEnv: (file: string | undefined) => Environment): Promise<ExitCode> {
   const [first, second] = argv
   const shown = COMMANDS.filter((command) => command.hidden !== true)
   if (first === undefined || first === '--help' || first === '-h' || first === 'help') {
@@ -78,6 +96,7 @@ async function dispatch(argv: readonly string[], env: Environment, output: Outpu
     for (const line of commandHelp(command)) output.print(line)
     return 0
   }
+  const env = readEnv(flags.text('env-file'))
   const abort = new AbortController()
   const stop = (): void => {
     process.off('SIGINT', stop).off('SIGTERM', stop)

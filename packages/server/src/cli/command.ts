@@ -34,5 +34,6 @@ export interface Command {
 /** Options that every command takes. */
 export const COMMON_FLAGS: Readonly<Record<string, FlagSpec>> = {
   json: { help: 'print one JSON object (or nothing but JSON), for machines' },
+  'env-file': { value: 'FILE', help: 'settings for what the environment leaves open (default .env, if there)' },
   help: { help: 'show this help', short: 'h' },
 }

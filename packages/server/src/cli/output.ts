@@ -6,6 +6,12 @@ export interface StreamLike {
   /** 0 where a terminal does not tell. */
   readonly columns?: number
   write(text: string): unknown
+  /** True while more is queued than should be. */
+  readonly writableNeedDrain?: boolean
+  /** Not null once writing has failed: whoever read it is gone. */
+  readonly errored?: Error | null
+  on?(event: 'drain' | 'error' | 'close', listener: () => void): unknown
+  off?(event: 'drain' | 'error' | 'close', listener: () => void): unknown
 }
 
 /** A style of `node:util` styleText that the command uses. */
@@ -23,6 +29,8 @@ export interface Output {
   fail(message: string): void
   /** The one line that is rewritten as work goes on; nothing where nobody watches. */
   progress(text: string): void
+  /** Resolves once stdout takes more; false where nobody reads it any more. Whoever prints without end waits for it. */
+  room(signal: AbortSignal): Promise<boolean>
   /** Paints text for stdout; gives it back as it is where colour is not wanted (NO_COLOR, no terminal). */
   paint(style: Style, text: string): string
   /** The same for stderr. */
@@ -57,7 +65,9 @@ export function createOutput({ stdout, stderr, env }: OutputOptions, hide: () =>
   }
 
   function masked(text: string): string {
-    return hide().reduce((result, secret) => (secret === '' ? result : result.replaceAll(secret, '***')), text)
+    // The longest first: a shorter one may be a part of it.
+    const secrets = hide().toSorted((one, other) => other.length - one.length)
+    return secrets.reduce((result, secret) => (secret === '' ? result : result.replaceAll(secret, '***')), text)
   }
 
   function write(stream: StreamLike, text: string): void {
@@ -75,9 +85,26 @@ export function createOutput({ stdout, stderr, env }: OutputOptions, hide: () =>
       live = true
       stderr.write(CLEAR_LINE + cut(masked(text), (stderr.columns || NARROW) - 1))
     },
+    async room(signal) {
+      const gone = (): boolean => (stdout.errored ?? undefined) !== undefined
+      if (stdout.writableNeedDrain === true && !gone() && !signal.aborted) await oneOf(stdout, ['drain', 'error', 'close'], signal)
+      return !gone()
+    },
     paint: (name, text) => style(outColour, name, text),
     paintNote: (name, text) => style(errColour, name, text),
   }
+}
+
+function oneOf(stream: StreamLike, events: readonly ('drain' | 'error' | 'close')[], signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      for (const event of events) stream.off?.(event, done)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    for (const event of events) stream.on?.(event, done)
+    signal.addEventListener('abort', done)
+  })
 }
 
 // A colour or a cut character is worth more than a progress line that wraps and can't be rewritten.

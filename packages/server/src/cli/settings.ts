@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Storage, WaybillError } from 'waybill'
 import { pgliteStorage, postgresStorage } from 'waybill/postgres'
-import { suggestion } from './suggest.ts'
+import { maskUrl } from './secrets.ts'
 
 /** The process's environment. */
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -12,7 +12,6 @@ export type Environment = Readonly<Record<string, string | undefined>>
 export type DatabaseSetting = { readonly kind: 'postgres'; readonly url: string } | { readonly kind: 'pglite'; readonly folder: string }
 
 const DATABASE_ALLOWED = 'postgres://user@host:5432/name, or a PGlite folder as ./folder, pglite:folder or file:///folder'
-const BUS_TYPES = ['inprocess', 'memory', 'pulsar', 'kafka', 'nats', 'redis'] as const
 
 /**
  * Reads `DATABASE_URL`, or the value of `flag` that overrides it.
@@ -80,55 +79,4 @@ export async function openStorage(setting: DatabaseSetting, { create, listen, ..
     })
   }
   return pgliteStorage(folder, { ...tables, migrate: false })
-}
-
-/**
- * Checks `MESSAGE_BUS_TYPE`.
- * @throws WaybillError `INVALID_SETTING` for an unknown type, `UNSUPPORTED` for one that this version does not carry
- */
-export function checkBusType(env: Environment): void {
-  const value = env.MESSAGE_BUS_TYPE
-  if (value === undefined || value === '' || value === 'inprocess' || value === 'memory') return
-  if ((BUS_TYPES as readonly string[]).includes(value)) {
-    throw new WaybillError('UNSUPPORTED', 'this version of waybill has no adapter for the broker that MESSAGE_BUS_TYPE names', {
-      got: value,
-      allowed: 'inprocess (or its alias memory)',
-    })
-  }
-  throw new WaybillError('INVALID_SETTING', `MESSAGE_BUS_TYPE is unknown${suggestion(value, BUS_TYPES)}`, {
-    got: value,
-    allowed: BUS_TYPES.join(', '),
-  })
-}
-
-/**
- * What must never be shown: the passwords of these URLs, as written and as decoded. One that is too short to be looked for everywhere is
- * hidden where it stands in a URL.
- */
-export function secretsOf(...values: readonly (string | undefined)[]): readonly string[] {
-  return values.flatMap((value) => {
-    const password = value === undefined ? undefined : passwordOf(value)
-    if (password === undefined || password === '') return []
-    const forms = [password, decoded(password)]
-    return forms.flatMap((form) => (form.length >= SECRET_MIN ? [form] : [`:${form}@`, `password=${form}`]))
-  })
-}
-
-const SECRET_MIN = 4
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text // Not percent-encoded after all.
-  }
-}
-
-// By hand, so that a URL which can't be parsed does not show its password either.
-function passwordOf(url: string): string | undefined {
-  return /^[a-z][a-z0-9+.-]*:\/\/[^:/?#]*:(.*)@/is.exec(url)?.[1] ?? /[?&]password=([^&#]*)/i.exec(url)?.[1]
-}
-
-function maskUrl(url: string): string {
-  return secretsOf(url).reduce((text, secret) => text.replaceAll(secret, '***'), url)
 }

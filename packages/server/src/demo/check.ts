@@ -1,4 +1,5 @@
 import { CONSUMERS, type EffectKey, type Expected } from './expected.ts'
+import type { DemoBroker, DemoDatabase } from './setup.ts'
 
 /** One thing a consumer did, as it stands in the table without a unique constraint. */
 export interface Effect extends EffectKey {
@@ -46,12 +47,22 @@ export interface DemoResult {
   readonly orderViolations: number
   readonly revenuePence: Readonly<Record<string, number>>
   readonly stock: Readonly<Record<string, number>>
+  readonly broker: DemoBroker
+  readonly database: DemoDatabase
+  /** At work at the same time. */
+  readonly processes: number
+  readonly brokerRestarts: number
+  /**
+   * For each restart: from the broker's first answer until stock, revenue and ledger had each been given an event that was made after it; where nothing
+   * came any more, until the end.
+   */
+  readonly recoverySeconds: readonly number[]
   readonly seconds: number
 }
 
 /** What the check says. */
 export interface Verdict {
-  readonly result: Omit<DemoResult, 'seconds'>
+  readonly result: Omit<DemoResult, 'broker' | 'database' | 'processes' | 'brokerRestarts' | 'recoverySeconds' | 'seconds'>
   /** Everything that is not as it must be, in words; empty where all is well. */
   readonly problems: readonly string[]
 }

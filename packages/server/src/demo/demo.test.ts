@@ -1,36 +1,25 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { after, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { gunzipSync } from 'node:zlib'
 import { pgliteStorage } from 'waybill/postgres'
+import { startCommand } from '../testing/command-process.ts'
 import type { DemoResult } from './check.ts'
 import { checkFound } from './check.ts'
 import { readDeliveryLogs } from './delivery-log.ts'
 import { expectedOf } from './expected.ts'
 import { readInvoices } from './invoices.ts'
+import { readLastWords } from './kills.ts'
+import { databaseFolder } from './setup.ts'
 import { consumerOf } from './shop.ts'
 import { readEffects, readTotals } from './tables.ts'
-import { databaseFolder, readLastWords } from './worker.ts'
 
-const COMMAND = fileURLToPath(new URL('../../bin/waybill.js', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'waybill-demo-test-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
 
-async function demo(...args: readonly string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [COMMAND, 'demo', ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
-  const [[code], stdout, stderr] = await Promise.all([
-    once(child, 'close') as Promise<[number | null]>,
-    text(child.stdout),
-    text(child.stderr),
-  ])
-  return { code, stdout, stderr }
-}
+const demo = (...args: readonly string[]) => startCommand(['demo', ...args]).ended
 
 /** The first invoices of the month, as a file of its own. */
 function excerpt(name: string, invoices: number): string {
@@ -57,6 +46,7 @@ test('killed three times, real orders come out complete, once, in order', async 
   assert.deepEqual(result.handled, expected.handled)
   assert.deepEqual(result.revenuePence, Object.fromEntries(expected.revenuePence))
   assert.deepEqual(result.stock, Object.fromEntries(expected.stock))
+  assert.deepEqual([result.broker, result.database, result.processes, result.brokerRestarts], ['inprocess', 'pglite', 1, 0])
   assert.ok(result.redelivered > 0, 'three kills without a single redelivery did not test anything')
   assert.deepEqual(Object.keys(result), [
     'invoices',
@@ -70,6 +60,11 @@ test('killed three times, real orders come out complete, once, in order', async 
     'orderViolations',
     'revenuePence',
     'stock',
+    'broker',
+    'database',
+    'processes',
+    'brokerRestarts',
+    'recoverySeconds',
     'seconds',
   ])
 })
@@ -124,4 +119,63 @@ test('more kills than the data has room for are refused before anything starts',
   const { code, stderr } = await demo('--data', excerpt('three.csv', 3), '--kills', '3')
   assert.equal(code, 2)
   assert.match(stderr, /--kills is more than the data has room for: it holds 3 invoices \(got 3; allowed: 0 to 2\)/)
+})
+
+test('of the data only the first invoices are taken where so many are asked for', async () => {
+  const { code, stdout, stderr } = await demo('--invoices', '2', '--kills', '0', '--json')
+  assert.equal(code, 0, stderr)
+  const { invoices, kills, handled } = JSON.parse(stdout) as DemoResult
+  assert.deepEqual([invoices, kills, handled['stock']], [2, 0, 2])
+})
+
+test('what can not be is refused in one sentence, before anything starts', async () => {
+  const cases: readonly (readonly [readonly string[], Readonly<Record<string, string>>, RegExp])[] = [
+    [
+      ['--broker', 'kafak'],
+      {},
+      /--broker is not usable; did you mean "kafka"\? \(got "kafak"; allowed: inprocess, kafka, nats, redis, pulsar\)/,
+    ],
+    [['--broker', 'rabbitmq'], {}, /--broker is not usable \(got "rabbitmq"; allowed: inprocess, kafka, nats, redis, pulsar\)/],
+    [['--database', 'postgresql'], {}, /--database is not usable; did you mean "postgres"\? .*allowed: pglite, postgres/],
+    [['--restart-broker'], {}, /--restart-broker needs a broker .*allowed: --broker kafka, nats, redis or pulsar/],
+    [['--restart-broker', '--broker', 'inprocess'], {}, /--restart-broker needs a broker/],
+    [
+      ['--restart-broker', '--broker', 'nats'],
+      { NATS_URL: 'nats://user:hidden-secret@127.0.0.1:1' },
+      /--restart-broker is for a broker that the demo starts itself, and NATS_URL names one that is there already \(allowed: NATS_URL not set\)/,
+    ],
+    [
+      ['--restart-broker', '--broker', 'redis', '--invoices', '15'],
+      {},
+      /--restart-broker needs more invoices.*got 15; allowed: at least 16/,
+    ],
+    [['--database', 'postgres'], { DATABASE_URL: './folder' }, /DATABASE_URL names no PostgreSQL server \(got ".\/folder"/],
+    [['--invoices', '0'], {}, /--invoices is not usable \(got "0"/],
+    [['--kills', '3', '--invoices', '3', '--broker', 'redis'], {}, /--kills is more than the data has room for: it holds 3 invoices/],
+  ]
+  for (const [args, env, message] of cases) {
+    const { code, stdout, stderr } = await startCommand(['demo', ...args], { env }).ended
+    assert.deepEqual([code, stdout], [2, ''], stderr)
+    assert.match(stderr, message)
+    assert.match(stderr, /\[INVALID_SETTING\]\n$/)
+    assert.ok(!stderr.includes('hidden-secret'))
+  }
+})
+
+test('a server that is named and not there is one sentence', async () => {
+  const env = { DATABASE_URL: 'postgres://shop:hidden-secret@127.0.0.1:1/shop' }
+  const { code, stdout, stderr } = await startCommand(['demo', '--invoices', '3', '--database', 'postgres', '--json'], { env }).ended
+  assert.deepEqual([code, stdout], [1, ''])
+  assert.match(stderr, /^waybill: can't reach PostgreSQL: .* \[DATABASE_UNREACHABLE\]\n$/)
+  assert.ok(!stderr.includes('hidden-secret'))
+})
+
+test('where there is no server and none can be started, the variable that names one is said', async () => {
+  const { code, stdout, stderr } = await startCommand(['demo', '--broker', 'kafka', '--invoices', '3'], { env: { PATH: '/nonexistent' } })
+    .ended
+  assert.deepEqual([code, stdout], [2, ''])
+  assert.match(
+    stderr,
+    /there is no kafka server for the demo: .*allowed: KAFKA_BOOTSTRAP_SERVERS with the address of one\) \[INVALID_SETTING\]\n$/,
+  )
 })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { planKills, seededRandom } from './plan.ts'
+import { planKills, planOutages, seededRandom } from './plan.ts'
 
 test('a seed decides the plan', () => {
   assert.deepEqual(planKills(7, 20, 2025), planKills(7, 20, 2025))
@@ -39,4 +39,22 @@ test('random numbers lie in [0, 1) and cover it', () => {
   const tenths = new Set(numbers.map((value) => Math.floor(value * 10)))
   assert.equal(tenths.size, 10)
   assert.ok(Math.abs(numbers.reduce((sum, value) => sum + value, 0) / numbers.length - 0.5) < 0.02)
+})
+
+test('where processes share the work, a kill needs fewer ways past its point', () => {
+  assert.ok(planKills(1, 20, 2025, 2).every(({ hit }) => hit >= 1 && hit <= 2))
+  assert.deepEqual(new Set(planKills(1, 3, 8, 2).map(({ hit }) => hit)), new Set([1]))
+})
+
+test('the broker is killed and later stopped, each time with load during it and after it', () => {
+  for (const invoices of [16, 17, 100, 2025]) {
+    const outages = planOutages(invoices)
+    assert.deepEqual(
+      outages.map(({ mode }) => mode),
+      ['kill', 'graceful'],
+    )
+    const places = [0, ...outages.flatMap(({ goneAt, backAt }) => [goneAt, backAt]), invoices]
+    assert.ok(places.every((place, index) => index === 0 || place > places[index - 1]!))
+  }
+  assert.throws(() => planOutages(15), { code: 'INVALID_SETTING' })
 })

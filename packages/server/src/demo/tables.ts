@@ -49,6 +49,29 @@ export async function publishedInvoices(sql: SqlExecutor): Promise<Set<string>> 
   return new Set(rows.map(({ invoice }) => invoice))
 }
 
+/** How many invoices have their order's row. */
+export async function countOrders(sql: SqlExecutor): Promise<number> {
+  const { rows } = await sql.query<{ count: number }>('select count(*)::int as count from demo_order')
+  return rows[0]!.count
+}
+
+/** How many events the ledger has still to see of what was sold, those that the stock has still to raise not counted. */
+export async function countUnseen(sql: SqlExecutor): Promise<number> {
+  const { rows } = await sql.query<{ count: number }>(
+    `select ((select count(*) from demo_order) + (select coalesce(sum(moves), 0) from demo_stock)
+       - (select count(*) from demo_effect where consumer = 'ledger' and topic <> 'customer.CustomerRegistered'))::int as count`,
+  )
+  return rows[0]!.count
+}
+
+/** How many different things the consumers have done, and how many in all. */
+export async function countEffects(sql: SqlExecutor): Promise<{ readonly effects: number; readonly different: number }> {
+  const { rows } = await sql.query<{ effects: number; different: number }>(
+    'select count(*)::int as effects, count(distinct (consumer, event_id))::int as different from demo_effect',
+  )
+  return rows[0]!
+}
+
 /** One code's stock after a change. */
 export interface StockLevel {
   readonly code: string

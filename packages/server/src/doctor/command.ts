@@ -1,8 +1,10 @@
 import { type Storage, isWaybillError } from 'waybill'
+import { BROKER_FLAGS, brokerChoice } from '../cli/broker.ts'
 import type { Command, CommandInput } from '../cli/command.ts'
 import type { Output, Style } from '../cli/output.ts'
 import { counted } from '../cli/printable.ts'
 import { DATABASE_FLAGS, openNamed, tablesOf } from '../cli/storage.ts'
+import { brokerFindings } from './broker-checks.ts'
 import { type CheckInput, type Finding, type Level, runChecks } from './finding.ts'
 import { OUTBOX_CHECKS } from './outbox-checks.ts'
 import { SERVER_CHECKS, isUsable, serverCheck } from './server-checks.ts'
@@ -15,21 +17,43 @@ const COLOURS: Readonly<Record<Level, Style>> = { ok: 'green', info: 'cyan', war
 /** `waybill doctor`: looks at everything, and says what to do. */
 export const doctorCommand: Command = {
   name: 'doctor',
-  summary: 'look at database, tables, relays and keys, and say what to do',
+  summary: 'look at database, tables, relays, keys and broker, and say what to do',
   description: [
     'Looks at the server, its settings and clock, at the tables and the rights on them, at what waits, who relays, which',
-    'keys stand still, and at the dead letters. Changes nothing. Each finding says what to do. Exit code 1 where',
-    'something is an error: events stand still, or may be lost. Warnings alone: 0.',
+    'keys stand still, and at the dead letters; and at the broker, where MESSAGE_BUS_TYPE or an option names one: whether',
+    'it answers and lets us in, its version, and settings that lose messages. With a broker the database may be left',
+    'out, and is not looked at then. Changes nothing. Each finding says what to do. Exit code 1 where something is an',
+    'error: events stand still, or may be lost. Warnings alone: 0.',
   ],
-  flags: DATABASE_FLAGS,
+  flags: { ...DATABASE_FLAGS, ...BROKER_FLAGS },
   async run(input) {
-    const findings = await examine(input)
+    const findings = await examineAll(input)
     const count = (level: Level): number => findings.filter((finding) => finding.level === level).length
     const [errors, warnings] = [count('error'), count('warn')]
     if (input.flags.on('json')) input.output.json({ healthy: errors === 0, errors, warnings, findings })
     else print(input.output, findings, errors, warnings)
     return errors === 0 ? 0 : 1
   },
+}
+
+async function examineAll(input: CommandInput): Promise<readonly Finding[]> {
+  const choice = brokerChoice(input)
+  const database = input.flags.text('database') ?? input.env.DATABASE_URL
+  // Without a broker it must be there: then the error says how to name it.
+  if (choice === undefined) return examine(input)
+  const left = 'DATABASE_URL is not set: outbox, inbox and dead letters are not looked at'
+  const own: readonly Finding[] =
+    database === undefined || database.trim() === ''
+      ? [
+          {
+            check: 'database',
+            level: 'info',
+            found: left,
+            advice: 'name the database in DATABASE_URL, or with --database, if there is one',
+          },
+        ]
+      : await examine(input)
+  return [...own, ...(await brokerFindings(input, choice))]
 }
 
 async function examine(input: CommandInput): Promise<readonly Finding[]> {

@@ -1,7 +1,7 @@
 import { type Waybill, WaybillError } from 'waybill'
+import { busType } from '../cli/broker.ts'
 import type { Command } from '../cli/command.ts'
 import { loadApp } from '../cli/load-module.ts'
-import { checkBusType } from '../cli/settings.ts'
 
 /** `waybill outbox publish`: publishes what is due, once, with the transport and the handlers of an application. */
 export const outboxPublishCommand: Command = {
@@ -17,8 +17,13 @@ export const outboxPublishCommand: Command = {
   flags: { app: { value: 'FILE', help: 'module that exports createApp(), .js, .mjs or .ts' } },
   stoppable: true,
   async run({ flags, output, env, signal }) {
-    checkBusType(env)
+    const type = busType(env)
     const file = flags.text('app')
+    if (file === undefined && type !== 'inprocess' && type !== 'memory') {
+      throw new WaybillError('INVALID_SETTING', `with a broker (${type}) this needs no application; nothing was published`, {
+        allowed: '"waybill relay --once"; or --app FILE, a module that exports createApp()',
+      })
+    }
     if (file === undefined) {
       throw new WaybillError(
         'INVALID_SETTING',

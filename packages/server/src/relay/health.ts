@@ -1,5 +1,6 @@
 import { type Waybill, WaybillError } from 'waybill'
 import { messageOf } from '../cli/printable.ts'
+import type { TransportState } from './transport-state.ts'
 
 /** What is served: 200 where `ok`, else 503. */
 export interface HealthReport {
@@ -12,7 +13,7 @@ export interface HealthReport {
 
 /** Answers whoever asks whether this process does its work. */
 export interface Health {
-  /** Alive: the database answers and the relay renews its leases. */
+  /** Alive: database and broker answer, and the relay renews its leases. */
   health(): Promise<HealthReport>
   /** Ready: alive, the tables are right, and the shards are with this relay or another one. */
   ready(): Promise<HealthReport>
@@ -23,7 +24,8 @@ export interface Health {
 
 export interface HealthOptions {
   readonly app: Waybill
-  /** How long the database may take. */
+  readonly transport: Pick<TransportState, 'trouble'>
+  /** How long the database, and the broker, may take. */
   readonly limitMs: number
   /** How long a relay may take to register after the start. */
   readonly graceMs: number
@@ -31,7 +33,7 @@ export interface HealthOptions {
 }
 
 /** However many ask at once, one question is under way at the database. */
-export function createHealth({ app, limitMs, graceMs, now = () => performance.now() }: HealthOptions): Health {
+export function createHealth({ app, transport, limitMs, graceMs, now = () => performance.now() }: HealthOptions): Health {
   let startedAt: number | undefined
   let stops = false
   const leases = once(() => app.database.outbox.leases())
@@ -48,6 +50,7 @@ export function createHealth({ app, limitMs, graceMs, now = () => performance.no
 
   async function looked(also: Readonly<Record<string, string>>): Promise<HealthReport> {
     const { relayId, shards, rowsInFlight, published } = app.relayStats()
+    const broker = transport.trouble(limitMs)
     let relay = startedAt === undefined ? 'not started yet' : 'ok'
     const database = await look(async () => {
       const found = await leases()
@@ -59,7 +62,7 @@ export function createHealth({ app, limitMs, graceMs, now = () => performance.no
       else if (found.reduce((sum, lease) => sum + (lease.expiresInMs > 0 ? lease.shards : 0), 0) === 0)
         relay = 'no shard is with any relay yet'
     })
-    const checks = { database, relay, ...also }
+    const checks = { database, relay, transport: (await broker) ?? 'ok', ...also }
     const ok = Object.values(checks).every((text) => text === 'ok')
     return { ok, status: ok ? 'ok' : 'failing', checks, relay: { id: relayId, shards, rowsInFlight, published } }
   }

@@ -63,9 +63,38 @@ export function logEvents(log: Logger, now: () => number = () => performance.now
         return log.info({ ...fields, event: type }, `holds ${event.shards} of 64 shards`)
       case 'relay.hints':
         return sayHints(log, event)
+      case 'transport.changed':
+      case 'transport.assigned':
+      case 'transport.gap':
+      case 'transport.warned':
+      case 'transport.failed':
+        return sayTransport(log, event, complain)
       default:
         return log.debug({ ...fields, event: type })
     }
+  }
+}
+
+type Complain = (level: 'warn' | 'error', name: string, text: string, fields: Readonly<Record<string, unknown>>) => void
+type TransportEvent = Extract<WaybillEvent, { readonly type: `transport.${string}` }>
+
+function sayTransport(log: Logger, event: TransportEvent, complain: Complain): void {
+  const { type, ...fields } = event
+  switch (event.type) {
+    case 'transport.changed': {
+      if (event.to === 'up') return log.info({ ...withoutError(fields), event: type }, `${event.transport} answers`)
+      const reason = event.error === undefined ? {} : { reason: messageOf(event.error), ...codeOf(event.error) }
+      return log.warn({ ...withoutError(fields), event: type, ...reason }, `${event.transport} does not answer: it is tried again`)
+    }
+    case 'transport.assigned':
+      return log.info({ ...fields, event: type }, `holds ${event.gained.length} partitions more, ${event.lost.length} less`)
+    case 'transport.gap':
+      // Each is a loss of its own, so none is left out.
+      return log.error({ ...withoutError(fields), event: type, ...codeOf(event.error) }, messageOf(event.error))
+    case 'transport.warned':
+      return complain('warn', type, event.text, withoutText(fields))
+    case 'transport.failed':
+      return complain('warn', type, messageOf(event.error), { ...withoutError(fields), ...codeOf(event.error) })
   }
 }
 
@@ -79,6 +108,10 @@ function sayHints(log: Logger, event: Extract<WaybillEvent, { readonly type: 're
 
 function withoutError(fields: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
   return Object.fromEntries(Object.entries(fields).filter(([name]) => name !== 'error'))
+}
+
+function withoutText(fields: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(fields).filter(([name]) => name !== 'text'))
 }
 
 function codeOf(error: unknown): { readonly code?: string } {

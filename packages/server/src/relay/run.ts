@@ -3,8 +3,10 @@ import client from 'prom-client'
 import { type Observe, type Transport, type Waybill, WaybillError, createWaybill, observeAll } from 'waybill'
 import { prometheusMetrics } from 'waybill/prometheus'
 import type { CommandInput, ExitCode } from '../cli/command.ts'
-import { loadApp, loadTransport } from '../cli/load-module.ts'
+import { type BrokerChoice, explained, openBroker } from '../cli/broker.ts'
+import { loadApp } from '../cli/load-module.ts'
 import { counted } from '../cli/printable.ts'
+import type { Environment } from '../cli/settings.ts'
 import { openNamed } from '../cli/storage.ts'
 import { inAll } from '../outbox/ls.ts'
 import { publishUntilStopped } from '../outbox/publish.ts'
@@ -12,6 +14,7 @@ import { createHealth } from './health.ts'
 import { serveHttp } from './http.ts'
 import { createLog, logEvents } from './log.ts'
 import type { RelaySettings } from './settings.ts'
+import { type TransportState, createTransportState } from './transport-state.ts'
 
 const HEALTH_LIMIT_MS = 3_000
 const HEALTH_GRACE_MS = 15_000
@@ -22,25 +25,43 @@ export async function runRelay(input: CommandInput, settings: RelaySettings): Pr
   const log = createLog(settings.logLevel, input.output.note)
   const register = new client.Registry()
   const metrics = await prometheusMetrics({ client, register })
-  const app = await compose(input, settings, observeAll([metrics.observe, logEvents(log)]))
+  const state = createTransportState()
+  const observe = observeAll([metrics.observe, logEvents(log), state.observe])
+  const { app, transport } = await compose(input, settings, observe, state)
   try {
     metrics.watch(app)
     if (settings.once) return await publishOnce(input, app)
+    // Not for a run of a moment: nobody reads its metrics.
+    if (transport !== undefined) metrics.watch({ transport })
     client.collectDefaultMetrics({ register })
-    return await serve(input, settings, app, register, log)
+    return await serve(input, settings, { app, state, register, log })
   } finally {
     await stopInTime(app, settings.shutdownMs)
   }
 }
 
-async function compose(input: CommandInput, { source, relay, listen, shutdownMs }: RelaySettings, observe: Observe): Promise<Waybill> {
-  if (source.kind === 'app') return loadApp(source.file, { observe })
-  const transport = await loadTransport(source.file)
+interface Composed {
+  readonly app: Waybill
+  /** Where it is not the application's own affair. */
+  readonly transport?: Transport
+}
+
+async function compose(
+  input: CommandInput,
+  { source, relay, listen, shutdownMs }: RelaySettings,
+  observe: Observe,
+  state: TransportState,
+): Promise<Composed> {
+  if (source.kind === 'app') return { app: await loadApp(source.file, { observe }) }
+  const transport = await openBroker(source, input.env, observe)
   try {
-    checkTransport(transport)
+    checkTransport(transport, source)
+    state.watch(transport)
+    await checkAccess(state, source, input.env)
     const database = await openNamed(input, { listen })
     try {
-      return await createWaybill({ contexts: [], database, transport, relay, shutdownMs, source: 'relay', observe })
+      const app = await createWaybill({ contexts: [], database, transport, relay, shutdownMs, source: 'relay', observe })
+      return { app, transport }
     } catch (error) {
       await database.close()
       throw error
@@ -51,13 +72,20 @@ async function compose(input: CommandInput, { source, relay, listen, shutdownMs 
   }
 }
 
-function checkTransport({ name, capabilities }: Transport): void {
+function checkTransport({ name, capabilities }: Transport, { kind }: BrokerChoice): void {
   if (capabilities.acknowledges === 'stored') return
   throw new WaybillError('UNSUPPORTED', 'this transport waits for handlers, which live in the application: nothing was published', {
     got: name,
     allowed: 'a transport that acknowledges what it has stored; or --app FILE',
-    where: '--transport',
+    where: `--${kind}`,
   })
+}
+
+/** With wrong credentials each row would fail by itself, and in the end they would all be parked: better not to begin. */
+async function checkAccess(state: TransportState, choice: BrokerChoice, env: Environment): Promise<void> {
+  await state.trouble(HEALTH_LIMIT_MS)
+  const refusal = state.refusal()
+  if (refusal !== undefined) throw explained(refusal, choice, env)
 }
 
 async function publishOnce({ flags, output, signal }: CommandInput, app: Waybill): Promise<ExitCode> {
@@ -91,20 +119,32 @@ async function reasonsForPending(app: Waybill, pending: number): Promise<readonl
   ]
 }
 
+interface Serving {
+  readonly app: Waybill
+  readonly state: TransportState
+  readonly register: InstanceType<typeof client.Registry>
+  readonly log: Logger
+}
+
 async function serve(
   { flags, output, signal }: CommandInput,
   { http, source, shutdownMs }: RelaySettings,
-  app: Waybill,
-  register: InstanceType<typeof client.Registry>,
-  log: Logger,
+  { app, state, register, log }: Serving,
 ): Promise<ExitCode> {
-  const health = createHealth({ app, limitMs: HEALTH_LIMIT_MS, graceMs: HEALTH_GRACE_MS })
+  const health = createHealth({ app, transport: state, limitMs: HEALTH_LIMIT_MS, graceMs: HEALTH_GRACE_MS })
   const server = http === undefined ? undefined : await serveHttp({ ...http, health, metrics: register })
   try {
     if (server !== undefined) log.info({ url: server.url }, 'serving /metrics, /health and /ready')
     await app.start()
     health.started()
-    log.info({ relayId: app.relayStats().relayId, database: app.database.name, [source.kind]: source.file }, 'relay started')
+    log.info(
+      {
+        relayId: app.relayStats().relayId,
+        database: app.database.name,
+        [source.kind]: source.kind === 'broker' ? source.type : source.file,
+      },
+      'relay started',
+    )
     // Rejects with what ended the relay for good.
     await Promise.race([aborted(signal), app.finished])
     health.stopping()

@@ -1,7 +1,8 @@
 import { WaybillError } from 'waybill'
 import type { FlagSpec } from '../cli/arguments.ts'
+import { BROKER_FLAGS, type BrokerChoice, brokerChoice } from '../cli/broker.ts'
 import type { CommandInput } from '../cli/command.ts'
-import { type Environment, checkBusType, databaseSetting } from '../cli/settings.ts'
+import { type Environment, databaseSetting } from '../cli/settings.ts'
 import { DATABASE_FLAGS } from '../cli/storage.ts'
 import { suggestion } from '../cli/suggest.ts'
 
@@ -15,6 +16,7 @@ const SHUTDOWN_DEFAULT_MS = 10_000
 
 export const RELAY_FLAGS: Readonly<Record<string, FlagSpec>> = {
   ...DATABASE_FLAGS,
+  broker: BROKER_FLAGS.broker,
   transport: { value: 'FILE', help: 'module that exports createTransport(), .js, .mjs or .ts' },
   app: { value: 'FILE', help: 'module that exports createApp(): its relay and its handlers' },
   once: { help: 'publish everything that is due, say how many rows, and end' },
@@ -31,7 +33,7 @@ export const RELAY_FLAGS: Readonly<Record<string, FlagSpec>> = {
 
 /** What `waybill relay` was told. */
 export interface RelaySettings {
-  readonly source: { readonly kind: 'transport'; readonly file: string } | { readonly kind: 'app'; readonly file: string }
+  readonly source: BrokerChoice | { readonly kind: 'app'; readonly file: string }
   readonly once: boolean
   /** As `createWaybill` takes them. */
   readonly relay: { readonly leaseMs?: number; readonly batchSize?: number; readonly pollIntervalMs?: number }
@@ -44,12 +46,12 @@ export interface RelaySettings {
 
 /** Reads options and environment. @throws WaybillError `INVALID_SETTING` | `UNSUPPORTED` */
 export function relaySettings({ flags, env }: Pick<CommandInput, 'flags' | 'env'>): RelaySettings {
-  checkBusType(env)
   const [transport, app] = [flags.text('transport'), flags.text('app')]
-  if (transport !== undefined && app !== undefined)
-    throw new WaybillError('INVALID_SETTING', '--transport and --app exclude each other', {
+  if (app !== undefined && (transport !== undefined || flags.on('broker')))
+    throw new WaybillError('INVALID_SETTING', `--${transport === undefined ? 'broker' : 'transport'} and --app exclude each other`, {
       allowed: 'one of them: an application brings its own transport',
     })
+  const choice = brokerChoice({ flags, env })
   const tuning = ['listen', 'listen-url', 'lease-ms', 'batch-size', 'poll-ms', 'database', 'schema', 'prefix'].filter((name) =>
     flags.on(name),
   )
@@ -57,12 +59,15 @@ export function relaySettings({ flags, env }: Pick<CommandInput, 'flags' | 'env'
     throw new WaybillError('INVALID_SETTING', `--${tuning[0]} is for the application to say: --app brings its own database and relay`, {
       allowed: 'the relay option of its createWaybill()',
     })
-  const file = transport ?? app
-  if (file === undefined)
+  const source = app === undefined ? choice : { kind: 'app' as const, file: app }
+  if (source === undefined)
     throw new WaybillError(
       'INVALID_SETTING',
       'there is nothing to relay to: MESSAGE_BUS_TYPE is inprocess, whose handlers live in the application; nothing was published',
-      { allowed: '--transport FILE, a module that exports createTransport(); or --app FILE, one that exports createApp()' },
+      {
+        allowed:
+          '--transport FILE, a module that exports createTransport(); --app FILE, one that exports createApp(); --broker TYPE, or MESSAGE_BUS_TYPE=kafka, nats, redis or pulsar',
+      },
     )
   const given = {
     leaseMs: flags.integer('lease-ms', 100, 3_600_000),
@@ -71,7 +76,7 @@ export function relaySettings({ flags, env }: Pick<CommandInput, 'flags' | 'env'
   }
   const relay = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
   return {
-    source: { kind: transport === undefined ? 'app' : 'transport', file },
+    source,
     once: flags.on('once'),
     relay,
     listen: listenSetting(flags),

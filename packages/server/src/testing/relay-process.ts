@@ -1,12 +1,9 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
+import { startCommand } from './command-process.ts'
 
-const COMMAND = fileURLToPath(new URL('../../bin/waybill.js', import.meta.url))
 const WAIT_MAX_MS = 90_000
 
 /** What a relay has handed to the transport. */
@@ -122,33 +119,25 @@ export function createRelayBench(): RelayBench {
 }
 
 function runCommand(env: Readonly<Record<string, string>>, args: readonly string[]): RelayProcess {
-  const child = spawn(process.execPath, [COMMAND, 'relay', ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
-  })
-  const written = { stdout: '', stderr: '' }
-  for (const name of ['stdout', 'stderr'] as const) {
-    child[name].setEncoding('utf8').on('data', (text: string) => void (written[name] += text))
-  }
+  const { stderr, isRunning, kill, ended } = startCommand(['relay', ...args], { env })
   const log = (): readonly Readonly<Record<string, unknown>>[] =>
-    written.stderr
+    stderr()
       .split('\n')
       .slice(0, -1)
       .filter((line) => line.startsWith('{'))
       .map((line) => JSON.parse(line) as Record<string, unknown>)
   const urlIn = (): string | undefined => log().find(({ url }) => typeof url === 'string')?.url as string | undefined
-  const ended = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>
   return {
-    stderr: () => written.stderr,
+    stderr,
     log,
     async url() {
       await until('an address in the log', () => {
-        if (child.exitCode !== null) throw new Error(`it has ended: ${written.stderr}`)
+        if (!isRunning()) throw new Error(`it has ended: ${stderr()}`)
         return urlIn() !== undefined
       })
       return urlIn()!
     },
-    kill: (signal) => void child.kill(signal),
-    ended: ended.then(([code, signal]) => ({ code, signal, ...written })),
+    kill,
+    ended,
   }
 }
