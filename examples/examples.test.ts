@@ -83,6 +83,19 @@ test('docs/drivers.md: every line of code is a line of the example that its sect
   assert.deepEqual([...shown].toSorted(), DRIVERS.toSorted())
 })
 
+test('docs/own-transport.md: its code is that of the example', () => {
+  const folder = `${here}/05-own-transport`
+  const files = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'))
+  const blocks = [...readFileSync(`${here}/../docs/own-transport.md`, 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map(([, block]) => block!)
+  assert.equal(blocks.length, 4)
+  // The last one goes with any transport.
+  for (const block of blocks.slice(0, 3))
+    assert.ok(
+      files.some((file) => file.includes(block)),
+      block,
+    )
+})
+
 test("the README's first example is the first example, and fits one screen", () => {
   const readme = readFileSync(`${here}/../README.md`, 'utf8')
   const [, block] = /```ts\n([\s\S]*?)```/.exec(readme) ?? []
