@@ -1,3 +1,8 @@
+import { kafkaBenches } from './brokers/kafka.ts'
+import { natsBenches } from './brokers/nats.ts'
+import { pulsarBenches } from './brokers/pulsar.ts'
+import { redisBenches } from './brokers/redis.ts'
+import { relayBenches } from './brokers/relay.ts'
 import { codecRows, seenSoFar } from './codec.ts'
 import type { Effort } from './harness.ts'
 import { handledSoFar, inProcessRows } from './in-process.ts'
@@ -31,6 +36,8 @@ const groups: readonly Group[] = [
   { letter: 'A', name: 'in process', make: async () => ({ benches: (await inProcessRows(stack)).map(benchOf) }) },
   { letter: 'B', name: 'keyed work', make: async () => ({ benches: keyedRows().map(benchOf) }) },
   { letter: 'C', name: 'envelopes', make: async () => ({ benches: codecRows().map(benchOf) }) },
+  { letter: 'D', name: 'Redis', make: (wanted) => redisBenches(stack, wanted) },
+  { letter: 'E', name: 'NATS JetStream', make: (wanted) => natsBenches(stack, wanted) },
   {
     letter: 'F',
     name: 'outbox',
@@ -40,6 +47,9 @@ const groups: readonly Group[] = [
       return { benches: [...postgres.benches, ...pglite], about: postgres.about }
     },
   },
+  { letter: 'K', name: 'Kafka', make: (wanted) => kafkaBenches(stack, wanted) },
+  { letter: 'P', name: 'Pulsar', make: (wanted) => pulsarBenches(stack, wanted) },
+  { letter: 'R', name: 'relay to brokers', make: (wanted) => relayBenches(stack, wanted) },
 ]
 
 const command = `npm run bench${filters.length === 0 ? '' : ` -- ${filters.join(' ')}`}`

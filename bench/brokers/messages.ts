@@ -1,0 +1,96 @@
+import { type Message, newId, type Transport } from 'waybill'
+import { envelopeOf } from '../events.ts'
+
+const text = new TextEncoder()
+const never = new AbortController().signal
+/** Callers that wait at the same time. */
+const CALLERS = 5_000
+
+/** `count` messages of about 300 bytes, in turn of 1,000 keys. */
+export function messagesOf(topic: string, count: number, keys = 1_000): readonly Message[] {
+  return Array.from({ length: count }, (_, i) => messageOf(topic, i, keys))
+}
+
+/** One of them, encoded now. */
+export function messageOf(topic: string, i: number, keys = 1_000): Message {
+  const id = newId()
+  return {
+    id,
+    topic,
+    key: `customer-${i % keys}`,
+    headers: { event_id: id, event_type: 'order.OrderPlaced', content_type: 'application/json' },
+    body: text.encode(JSON.stringify(envelopeOf(id, i))),
+  }
+}
+
+/** Each message by a call of its own, each awaited; many callers at once. */
+export async function publishEach(transport: Transport, count: number, messageAt: (i: number) => Message): Promise<void> {
+  for (let at = 0; at < count; at += CALLERS) {
+    const calls: Promise<unknown>[] = []
+    for (let i = at; i < Math.min(count, at + CALLERS); i++) calls.push(publishOne(transport, messageAt(i)))
+    await Promise.all(calls)
+  }
+}
+
+async function publishOne(transport: Transport, message: Message): Promise<void> {
+  const [outcome] = await transport.publish([message], never)
+  if (outcome?.kind !== 'stored') throw new Error(`not stored: ${outcome?.error.message}`)
+}
+
+/** In batches, as a relay does, `inFlight` at a time. */
+export async function publishBatches(transport: Transport, messages: readonly Message[], size: number, inFlight: number): Promise<void> {
+  let at = 0
+  const worker = async (): Promise<void> => {
+    while (at < messages.length) {
+      const batch = messages.slice(at, (at += size))
+      const outcomes = await transport.publish(batch, never)
+      for (const outcome of outcomes) if (outcome.kind !== 'stored') throw new Error(`not stored: ${outcome.error.message}`)
+    }
+  }
+  await Promise.all(Array.from({ length: inFlight }, worker))
+}
+
+/** Reads `count` messages in a group and acks them, each array's together; looks at a header of each, as routing does. */
+export async function consume(transport: Transport, topic: string, group: string, count: number): Promise<void> {
+  const stop = new AbortController()
+  let seen = 0
+  for await (const deliveries of transport.subscribe({ topics: [topic], group, batchMax: 1_000 }, stop.signal)) {
+    for (const { message } of deliveries) if (message.headers['event_type'] !== undefined) seen++
+    await Promise.all(deliveries.map((delivery) => delivery.ack()))
+    if (seen >= count) break
+  }
+  stop.abort()
+}
+
+/** A group that waits for one message after the other, for rows of latency. */
+export async function waybillIdle(transport: Transport) {
+  const [topic, group] = ['idle', `bench/idle${Date.now()}`]
+  await transport.declareGroups([{ topic, group }])
+  const stop = new AbortController()
+  let onHandled = (): void => {}
+  const reading = (async () => {
+    for await (const deliveries of transport.subscribe({ topics: [topic], group }, stop.signal)) {
+      onHandled()
+      for (const delivery of deliveries) await delivery.ack()
+    }
+  })()
+  return {
+    sample: () =>
+      timed((done) => {
+        onHandled = done
+        return publishEach(transport, 1, (i) => messageOf(topic, i))
+      }),
+    async close() {
+      stop.abort()
+      await reading
+    },
+  }
+}
+
+/** Milliseconds from the call of `send` until what it was given is called. */
+export function timed(send: (done: () => void) => Promise<unknown>): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const started = performance.now()
+    send(() => resolve(performance.now() - started)).catch(reject)
+  })
+}
