@@ -56,6 +56,7 @@ async function underLoad(
   const stop = new AbortController()
   const transport = await broker.connect()
   const workers: Worker[] = []
+  const transports = new Set([transport])
   const ledger = createLedger()
   const handle = ({ message: { id } }: Delivery): void => void ledger.arrived.push(id)
   let enough = false
@@ -80,6 +81,7 @@ async function underLoad(
       join(own = transport) {
         const worker = startWorker(own, topic, group, handle)
         workers.push(worker)
+        transports.add(own)
         return worker
       },
       progress() {
@@ -95,7 +97,7 @@ async function underLoad(
   } finally {
     stop.abort()
     await within('the members to leave', ANSWER_MS, Promise.allSettled(workers.map((worker) => worker.leave())))
-    await within('the transport to close', ANSWER_MS, transport.close())
+    await within('the transports to close', ANSWER_MS, Promise.all([...transports].map((each) => each.close())))
   }
 }
 
@@ -186,7 +188,6 @@ export const faultChecks: readonly BrokerCheck[] = [
           await progress()
           await delay(STORM_MS)
         }
-        // The last one closes with everything else.
         return ''
       }),
   },
