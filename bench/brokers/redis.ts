@@ -28,7 +28,9 @@ export async function redisBenches(
   const official = await openOfficial(server.url)
   stack.defer(() => official.close())
   const io = new Redis(connection)
-  stack.defer(() => void io.disconnect())
+  stack.defer(() => {
+    io.disconnect()
+  })
   const transport = await redisTransport({ url: server.url })
   stack.defer(() => transport.close())
   const stage: Stage = { socket, official, io, transport, connection }
