@@ -71,7 +71,6 @@ test('the variables to export are those that programs read', () => {
 })
 
 test('servers are required by name or all at once', () => {
-  assert.equal(isRequired('redis', undefined), false)
   assert.equal(isRequired('redis', ''), false)
   assert.equal(isRequired('redis', 'all'), true)
   assert.equal(isRequired('redis', 'nats, redis'), true)

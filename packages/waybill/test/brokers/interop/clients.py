@@ -5,6 +5,7 @@ publish reads a body from stdin and puts it there as that client's users would; 
 
 import asyncio
 import json
+import os
 import sys
 
 LIMIT_S = 30
@@ -85,11 +86,10 @@ def pulsar_consume(address, topic, subscription):
 
 
 def quiet():
-    import logging
+    import pulsar
 
-    logger = logging.getLogger("pulsar")
-    logger.setLevel(logging.ERROR)
-    return logger
+    # Its own logger writes to stdout, which is ours.
+    return pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
 
 
 def main(broker, what, address, place, who):
@@ -103,3 +103,6 @@ def main(broker, what, address, place, who):
 
 
 main(*sys.argv[1:6])
+sys.stdout.flush()
+# Without the interpreter's own end, at which the threads of native clients sometimes abort.
+os._exit(0)
