@@ -75,6 +75,17 @@ suite('pulsar, its own modes', () => {
     assert.ok(response.ok, `${path}: ${response.status} ${await response.text()}`)
   }
 
+  check('processes that start together declare the same new groups at once', async () => {
+    await using disposed = new AsyncDisposableStack()
+    const transports = await Promise.all([open(), open(), open(), open()])
+    for (const transport of transports) disposed.defer(() => transport.close())
+    for (let round = 0; round < 5; round++) {
+      const topic = freshTopic()
+      const groups = ['modes/one', 'modes/two', 'modes/three'].map((group) => ({ topic, group }))
+      await Promise.all(transports.map((transport) => transport.declareGroups(groups)))
+    }
+  })
+
   check('partitions: keys keep their order and spread, a tail sees all of them, the report counts them', async () => {
     await using disposed = new AsyncDisposableStack()
     const transport = await open({ partitions: 3 })

@@ -72,6 +72,7 @@ export function refusedBy(status: number, body: string, what: string, address: s
   }
   if (status >= 500 && /topic.{0,40}(not (found|exist)|does not exist)/i.test(reason))
     return new WaybillError('TOPIC_MISSING', `Pulsar has no such topic, for ${what}`, details)
+  if (status === 412 && isBusy(body)) return new WaybillError('TRANSPORT_UNAVAILABLE', `Pulsar is busy with ${what}`, details)
   if (status === 400 || status === 405 || status === 412)
     return new WaybillError(
       /plain HTTP|HTTPS|TLS|SSL/i.test(reason) ? 'TRANSPORT_UNAVAILABLE' : 'UNSUPPORTED',
@@ -80,6 +81,9 @@ export function refusedBy(status: number, body: string, what: string, address: s
     )
   return new WaybillError('TRANSPORT_UNAVAILABLE', `Pulsar can't do it now: ${what}, at ${address}`, details)
 }
+
+/** Whether a broker refuses a subscription because somebody else makes or moves it at this moment. */
+export const isBusy = (body: string): boolean => /subscription busy|failed to fence/i.test(body)
 
 /** The sentence in an answer, which is JSON or a page of HTML. */
 export function reasonOf(body: string): string {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { WaybillError, isWaybillError } from '../../core/errors.ts'
 import type { CheckedSource } from '../../core/source.ts'
+import { isBusy, refusedBy } from './connect-errors.ts'
 import { EARLIEST, type LedgerPlace } from './message-id.ts'
 import { partitionName, pulsarTopicName } from './names.ts'
 import type { PulsarOptions } from './options.ts'
@@ -35,10 +36,12 @@ export interface PulsarTopics {
 /** The property that tells a subscription from one that was made later under its name. */
 const BIRTH = 'waybill.birth'
 const KNOWN_MAX = 10_000
+const BUSY_TRIES_MAX = 20
+const BUSY_PAUSE_MS = 100
 const LATEST = '{"ledgerId":9223372036854775807,"entryId":9223372036854775807,"partitionIndex":-1'
 const FIRST = '{"ledgerId":-1,"entryId":-1,"partitionIndex":-1'
 
-export function createTopics(rest: PulsarRest, { home, partitions, createTopics: mayCreate }: PulsarOptions): PulsarTopics {
+export function createTopics(rest: PulsarRest, { home, partitions, createTopics: mayCreate, clock }: PulsarOptions): PulsarTopics {
   const known = new Map<string, Promise<readonly string[]>>()
 
   async function find(name: string): Promise<number | undefined> {
@@ -101,8 +104,7 @@ export function createTopics(rest: PulsarRest, { home, partitions, createTopics:
       const birth = randomUUID()
       const at = await startOf(part, start, signal)
       const body = `${at},"properties":{"${BIRTH}":"${birth}"}}`
-      const { status } = await rest.call('PUT', path, { body, accept: [409], ...given(signal) })
-      if (status !== 409) return { birth, isNew: true }
+      if (await makeSubscription(path, body, signal)) return { birth, isNew: true }
       const properties = await readProperties(path, signal)
       const found = properties[BIRTH]
       if (found !== undefined) return { birth: found, isNew: false }
@@ -122,6 +124,16 @@ export function createTopics(rest: PulsarRest, { home, partitions, createTopics:
       const first = await placeAt(`/${pathOf(part)}/messageid/${start.at.getTime()}`, signal)
       return first.ledgerId < 0n ? EARLIEST : { ledgerId: first.ledgerId, entryId: first.entryId - 1n }
     },
+  }
+
+  /** False where it is there already. Of two that make it at once the broker may refuse one, and know it a moment later. */
+  async function makeSubscription(path: string, body: string, signal: AbortSignal | undefined): Promise<boolean> {
+    for (let tries = 1; ; tries++) {
+      const { status, text } = await rest.call('PUT', path, { body, accept: [409, 412], ...given(signal) })
+      if (status !== 412) return status !== 409
+      if (tries === BUSY_TRIES_MAX || !isBusy(text)) throw refusedBy(status, text, `PUT ${decodeURIComponent(path)}`, rest.address)
+      await clock.sleep(BUSY_PAUSE_MS, signal)
+    }
   }
 
   async function readProperties(path: string, signal: AbortSignal | undefined): Promise<Record<string, string>> {
