@@ -10,6 +10,7 @@ import { checkKafkaOptions } from './options.ts'
 import { storedPartitions } from './produced.ts'
 import { kafkaSettings } from './settings.ts'
 import { fromRecord, toRecord } from './wire.ts'
+import { isWaybillError } from '../../core/errors.ts'
 
 suite('Kafka, without a broker', () => {
   test('keys hash as in Java: the vectors of its own test', () => {
@@ -150,7 +151,7 @@ suite('Kafka, without a broker', () => {
     for (const options of wrong) {
       assert.throws(
         () => checkKafkaOptions(options as never),
-        (error: any) => error.code === 'INVALID_OPTION' && !error.message.includes('hunter2'),
+        (error: unknown) => isWaybillError(error, 'INVALID_OPTION') && !error.message.includes('hunter2'),
         JSON.stringify(options),
       )
     }
@@ -194,7 +195,7 @@ suite('Kafka, without a broker', () => {
     assert.throws(() => kafkaSettings({ ...server, KAFKA_SASL_MECHANISM: 'PLAIN' }), { code: 'INVALID_SETTING' })
     assert.throws(
       () => kafkaSettings({ ...server, KAFKA_SASL_PASSWORD: 'hunter2' }),
-      (error: any) => error.code === 'INVALID_SETTING' && !error.message.includes('hunter2'),
+      (error: unknown) => isWaybillError(error, 'INVALID_SETTING') && !error.message.includes('hunter2'),
     )
     assert.throws(() => kafkaSettings({ ...server, KAFKA_TOPIC_PARTITIONS: 'many' }), { code: 'INVALID_SETTING' })
     assert.throws(() => kafkaSettings({ ...server, KAFKA_TLS_CA_PATH: '/no/such/file' }), { code: 'INVALID_FILE' })
