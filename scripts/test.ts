@@ -132,13 +132,19 @@ function compareMatrix(files: readonly string[]): readonly string[] | undefined 
   const findings = readFindings()
   const missing = missingColumns(findings)
   if (missing.length === 0) return differences(findings)
+  const unheard = missing.filter((name) => files.some((file) => basename(file) === `contract.${name}.test.ts`))
+  // Where nothing may be skipped, a suite that has left nothing behind is a fault, not a reason to look away.
+  if (unheard.length > 0 && process.env['WAYBILL_REQUIRE_SERVERS'] === 'all') return [`no findings of ${unheard.join(', ')}, which was run`]
   console.log(`\ndocs/brokers.md was not compared: there are no findings for ${missing.join(', ')}.`)
   return undefined
 }
 
 const files = findFiles(process.argv.slice(2))
-rmSync(FINDINGS, { recursive: true, force: true })
-process.env['WAYBILL_FINDINGS'] = FINDINGS
+// A run within a run, as the tests of this script make them, leaves the findings of the outer one alone.
+if (process.env['WAYBILL_FINDINGS'] === undefined) {
+  rmSync(FINDINGS, { recursive: true, force: true })
+  process.env['WAYBILL_FINDINGS'] = FINDINGS
+}
 await startServers(files)
 try {
   process.exitCode = await runFiles(files)
