@@ -126,9 +126,9 @@ async function runFiles(files: readonly string[]): Promise<number> {
   return passed > 0 && failures.length === 0 ? 0 : 1
 }
 
-/** How docs/brokers.md differs from what was found; undefined where not every broker was asked. */
+/** How docs/brokers.md differs from what was found; undefined where not every broker was asked, or where the findings are of another run. */
 function compareMatrix(files: readonly string[]): readonly string[] | undefined {
-  if (!files.some((file) => basename(file).startsWith('contract.'))) return undefined
+  if (!ownsFindings || !files.some((file) => basename(file).startsWith('contract.'))) return undefined
   const findings = readFindings()
   const missing = missingColumns(findings)
   if (missing.length === 0) return differences(findings)
@@ -140,8 +140,9 @@ function compareMatrix(files: readonly string[]): readonly string[] | undefined 
 }
 
 const files = findFiles(process.argv.slice(2))
-// A run within a run, as the tests of this script make them, leaves the findings of the outer one alone.
-if (process.env['WAYBILL_FINDINGS'] === undefined) {
+// A run within a run, as the tests of this script make them, leaves the findings of the outer one alone, and their comparison too.
+const ownsFindings = process.env['WAYBILL_FINDINGS'] === undefined
+if (ownsFindings) {
   rmSync(FINDINGS, { recursive: true, force: true })
   process.env['WAYBILL_FINDINGS'] = FINDINGS
 }
