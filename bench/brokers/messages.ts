@@ -3,8 +3,8 @@ import { envelopeOf } from '../events.ts'
 
 const text = new TextEncoder()
 const never = new AbortController().signal
-/** Callers that wait at the same time. */
-const CALLERS = 5_000
+/** Callers at the same time, each of which asks again when it has its answer. */
+const CALLERS = 2_000
 
 /** `count` messages of about 300 bytes, in turn of 1,000 keys. */
 export function messagesOf(topic: string, count: number, keys = 1_000): readonly Message[] {
@@ -25,11 +25,11 @@ export function messageOf(topic: string, i: number, keys = 1_000): Message {
 
 /** Each message by a call of its own, each awaited; many callers at once. */
 export async function publishEach(transport: Transport, count: number, messageAt: (i: number) => Message): Promise<void> {
-  for (let at = 0; at < count; at += CALLERS) {
-    const calls: Promise<unknown>[] = []
-    for (let i = at; i < Math.min(count, at + CALLERS); i++) calls.push(publishOne(transport, messageAt(i)))
-    await Promise.all(calls)
+  let next = 0
+  const caller = async (): Promise<void> => {
+    while (next < count) await publishOne(transport, messageAt(next++))
   }
+  await Promise.all(Array.from({ length: Math.min(count, CALLERS) }, caller))
 }
 
 async function publishOne(transport: Transport, message: Message): Promise<void> {

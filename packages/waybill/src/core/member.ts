@@ -69,6 +69,7 @@ export interface MemberOptions<Place> {
 }
 
 const RETRY_MAX_MS = 604_800_000
+const DONE = Promise.resolve()
 
 /**
  * The receiving half that adapters share: what is released comes again in its place, what is put off comes again in time, without asking the broker
@@ -164,9 +165,15 @@ interface LaneLimits {
   onReady(): void
 }
 
-interface Held<Place> extends Arrival<Place> {
+interface Held<Place> {
+  readonly message: Message
+  readonly sequence: bigint | undefined
+  readonly redelivered: Arrival<Place>['redelivered']
+  readonly place: Place
   readonly ordinal: number
   again: boolean
+  /** How many times: settles of an earlier one no longer count. */
+  handedOut: number
   /** Whether it can be handed out, is handed out, or waits for its time. */
   state: 'ready' | 'out' | 'aside' | 'done'
 }
@@ -177,6 +184,7 @@ function createLane<Place>(
   onLost: () => void,
 ): Lane<Place> {
   const lost = new AbortController()
+  let isLost = false
   const assignment: Assignment = { id, signal: lost.signal }
   /** All that is unsettled, in the partition's order. */
   const held = new Map<number, Held<Place>>()
@@ -223,7 +231,7 @@ function createLane<Place>(
 
   /** Acks that are asked for within one turn go to the broker together. */
   function sendAck(place: Place): Promise<void> {
-    if (ack === undefined) return Promise.resolve()
+    if (ack === undefined) return DONE
     if (acks !== undefined) {
       acks.places.push(place)
       return acks.sent
@@ -240,28 +248,20 @@ function createLane<Place>(
     return sent
   }
 
-  /** Whether the caller may settle it: once, and only while the partition is ours. */
-  const isOut = (entry: Held<Place>): boolean => entry.state === 'out' && !lost.signal.aborted
-
   function deliveryOf(entry: Held<Place>): Delivery {
-    const { message, sequence, redelivered } = entry
-    // A second hand-out is a delivery of its own: settles of the first one no longer count.
-    const ticket = { used: false }
-    const mine = (): boolean => {
-      if (ticket.used || !isOut(entry)) return false
-      ticket.used = true
-      return true
-    }
+    const { message, sequence, redelivered, handedOut } = entry
+    /** Whether the caller may settle it: once, while the partition is ours, and not where it has been handed out anew since. */
+    const mine = (): boolean => entry.state === 'out' && entry.handedOut === handedOut && !isLost
     return {
       message,
       position: sequence === undefined ? { partition } : { partition, sequence },
       redelivered: entry.again ? 'yes' : redelivered,
       assignment,
-      async ack() {
-        if (!mine()) return
+      ack() {
+        if (!mine()) return DONE
         entry.state = 'done'
         held.delete(entry.ordinal)
-        await sendAck(entry.place)
+        return sendAck(entry.place)
       },
       async release() {
         if (mine()) insertAgain(entry)
@@ -273,7 +273,7 @@ function createLane<Place>(
         aside.count++
         aside.bytes += message.body.byteLength
         void clock.sleep(afterMs, lost.signal).then(() => {
-          if (lost.signal.aborted) return
+          if (isLost) return
           aside.count--
           aside.bytes -= message.body.byteLength
           insertAgain(entry)
@@ -286,17 +286,26 @@ function createLane<Place>(
   const holding: Holding<Place> = {
     assignment,
     add(arrivals) {
-      if (lost.signal.aborted || arrivals.length === 0) return
-      for (const arrival of arrivals) {
-        const entry: Held<Place> = { ...arrival, ordinal: ++ordinals, again: false, state: 'ready' }
+      if (isLost || arrivals.length === 0) return
+      for (const { message, sequence, redelivered, place } of arrivals) {
+        const entry: Held<Place> = {
+          message,
+          sequence,
+          redelivered,
+          place,
+          ordinal: ++ordinals,
+          again: false,
+          state: 'ready',
+          handedOut: 0,
+        }
         held.set(entry.ordinal, entry)
         fresh.push(entry)
-        freshBytes += arrival.message.body.byteLength
+        freshBytes += message.body.byteLength
       }
       onReady()
     },
     async room() {
-      while (!hasRoom() && !lost.signal.aborted) {
+      while (!hasRoom() && !isLost) {
         await new Promise<void>((resolve) => {
           onRoom.push(resolve)
         })
@@ -307,7 +316,8 @@ function createLane<Place>(
     },
     places: () => [...held.values()].map(({ place }) => place),
     lose() {
-      if (lost.signal.aborted) return
+      if (isLost) return
+      isLost = true
       lost.abort(new WaybillError('LEASE_LOST', 'the partition is held by somebody else now', { where: partition }))
       held.clear()
       fresh = []
@@ -327,6 +337,7 @@ function createLane<Place>(
         const entry = again.length > 0 ? again.shift()! : waiting() > 0 ? shiftFresh() : undefined
         if (entry === undefined) break
         entry.state = 'out'
+        entry.handedOut++
         // Nobody needs to know what a tail has not settled.
         if (ack === undefined) held.delete(entry.ordinal)
         into.push(deliveryOf(entry))

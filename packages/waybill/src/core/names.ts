@@ -60,12 +60,23 @@ export function checkGroup(value: unknown): string {
  * @throws WaybillError `INVALID_KEY`
  */
 export function checkKey(value: unknown, what: string): string {
-  if (typeof value === 'string' && value.length > 0 && isSafeText(value, KEY_MAX_BYTES)) return value
+  if (isKey(value)) return value
   throw new WaybillError('INVALID_KEY', `${what} is not a usable key`, {
     got: value,
     allowed: `1 to ${KEY_MAX_BYTES} bytes of UTF-8 without control or invisible characters`,
     where: what,
   })
+}
+
+/** What {@link checkKey} asks for. */
+export function isKey(value: unknown): value is string {
+  return typeof value === 'string' && value.length > 0 && isSafeText(value, KEY_MAX_BYTES)
+}
+
+/** What is wrong with a header: its name, its value, or nothing. */
+export function headerFault(name: string, value: unknown): 'name' | 'value' | undefined {
+  if (!HEADER_NAME.test(name)) return 'name'
+  return typeof value === 'string' && isSafeText(value, HEADER_VALUE_MAX_BYTES) ? undefined : 'value'
 }
 
 /**
@@ -78,13 +89,14 @@ export function checkHeaders(headers: Readonly<Record<string, string>>, where: s
     throw new WaybillError('INVALID_HEADER', 'too many headers', { got: names.length, allowed: `at most ${HEADERS_MAX}`, where })
   for (const name of names) {
     const value = headers[name]
-    if (!HEADER_NAME.test(name))
+    const fault = headerFault(name, value)
+    if (fault === 'name')
       throw new WaybillError('INVALID_HEADER', 'a header name is not usable', {
         got: name,
         allowed: 'letters, digits, "_", "." and "-", 1 to 128 characters',
         where,
       })
-    if (typeof value !== 'string' || !isSafeText(value, HEADER_VALUE_MAX_BYTES)) {
+    if (fault === 'value') {
       throw new WaybillError('INVALID_HEADER', `the value of header "${name}" is not usable`, {
         got: value,
         allowed: `at most ${HEADER_VALUE_MAX_BYTES} bytes of UTF-8 without control or invisible characters`,

@@ -40,6 +40,7 @@ function start(options: Partial<PublishQueueOptions> = {}): {
     batchMax: 10,
     batchMaxBytes: 1000,
     inFlightMax: 4,
+    idleKeysMax: 0,
     send(messages) {
       const { promise, resolve, reject } = Promise.withResolvers<readonly PublishOutcome[]>()
       batches.push({
@@ -177,6 +178,34 @@ suite('batches', () => {
       seen,
       many.map(({ id }) => id),
     )
+  })
+
+  test('more keys than are remembered while they are idle keep their order, and no batch has a key that is on its way', async () => {
+    const seen = new Map<string, string[]>()
+    const underway = new Set<string>()
+    const { publish } = start({
+      idleKeysMax: 100,
+      async send(messages) {
+        for (const { key, id } of messages) {
+          assert.ok(!underway.has(key))
+          underway.add(key)
+          seen.set(key, [...(seen.get(key) ?? []), id])
+        }
+        await turn()
+        for (const { key } of messages) underway.delete(key)
+        return messages.map(() => STORED)
+      },
+    })
+    const keysMany = Array.from({ length: 300 }, (_, index) => `k${index}`)
+    const rounds = Array.from({ length: 3 }, () => keysMany.map((key) => message(key)))
+    for (const round of rounds) await publish(...round)
+    const [again, last] = [keysMany.map((key) => message(key)), keysMany.map((key) => message(key))]
+    await Promise.all([publish(...again), publish(...last)])
+    for (const [index, key] of keysMany.entries())
+      assert.deepEqual(
+        seen.get(key),
+        [...rounds, again, last].map((round) => round[index]!.id),
+      )
   })
 })
 
@@ -467,7 +496,7 @@ interface Sent {
   over: boolean
 }
 
-const LIMITS = { messageMaxBytes: 40, batchMax: 3, batchMaxBytes: 50, inFlightMax: 2, queueMax: 8, queueMaxBytes: 120 }
+const LIMITS = { messageMaxBytes: 40, batchMax: 3, batchMaxBytes: 50, inFlightMax: 2, queueMax: 8, queueMaxBytes: 120, idleKeysMax: 0 }
 
 /** A broker and callers that write down all that happens, and say at once what must not. */
 function createJudge(keysTogether: boolean) {

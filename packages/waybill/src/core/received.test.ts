@@ -92,6 +92,13 @@ suite('a message from a broker', () => {
     assert.deepEqual(headers, Object.fromEntries(many(HEADERS_MAX)))
   })
 
+  test(`counts a header that comes again once, and takes its value past the ${HEADERS_MAX}th too`, () => {
+    const again = Array.from({ length: 200 }, (_, index): [string, string] => ['again', String(index)])
+    const others = Array.from({ length: 70 }, (_, index): [string, string] => [`h${index}`, 'x'])
+    const { headers } = received({ headers: [...again, ...others, ['again', 'last']] })
+    assert.deepEqual(headers, Object.fromEntries([['again', 'last'], ...others.slice(0, HEADERS_MAX - 1)]))
+  })
+
   test('that repeats a header has the last value of it', () => {
     assert.deepEqual(
       received({

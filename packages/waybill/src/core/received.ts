@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import { checkHeaders, checkKey, HEADERS_MAX } from './names.ts'
+import { headerFault, HEADERS_MAX, isKey } from './names.ts'
 import type { Message } from './transport.ts'
 
 /** What came from a broker, before anybody has looked at it: another system may have put it there. */
@@ -23,9 +23,9 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 export function receivedMessage({ topic, place, id, key, headers, body }: ReceivedParts): Message {
   const kept = usableHeaders(headers)
   const ownId = id ?? kept['event_id']
-  const finalId = ownId !== undefined && ownId.length <= ID_MAX && isUsableKey(ownId) ? ownId : place
+  const finalId = ownId !== undefined && ownId.length <= ID_MAX && isKey(ownId) ? ownId : place
   const keyText = textOf(key)
-  return { id: finalId, topic, key: keyText !== undefined && isUsableKey(keyText) ? keyText : finalId, headers: kept, body }
+  return { id: finalId, topic, key: keyText !== undefined && isKey(keyText) ? keyText : finalId, headers: kept, body }
 }
 
 function textOf(value: string | Uint8Array | undefined): string | undefined {
@@ -35,30 +35,17 @@ function textOf(value: string | Uint8Array | undefined): string | undefined {
 }
 
 function usableHeaders(headers: ReceivedParts['headers']): Record<string, string> {
-  const all: (readonly [string, string])[] = []
+  const kept: Record<string, string> = {}
+  let count = 0
   for (const [name, value] of headers) {
-    const text = textOf(value)
-    if (text !== undefined) all.push([name, text])
+    const text = typeof value === 'string' ? value : textOf(value)
+    // `__proto__`, which an assignment would make no header, is no name of one.
+    if (text === undefined || headerFault(name, text) !== undefined) continue
+    // The count is too high where names came twice.
+    if (count >= HEADERS_MAX) count = Object.keys(kept).length
+    if (count >= HEADERS_MAX && !Object.hasOwn(kept, name)) continue
+    kept[name] = text
+    count++
   }
-  // Not by assignment: `__proto__` would be no header then.
-  const whole = Object.fromEntries(all)
-  return areUsable(whole) ? whole : Object.fromEntries(all.filter(([name, value]) => areUsable({ [name]: value })).slice(0, HEADERS_MAX))
-}
-
-function areUsable(headers: Record<string, string>): boolean {
-  try {
-    checkHeaders(headers, 'received')
-    return true
-  } catch {
-    return false
-  }
-}
-
-function isUsableKey(value: string): boolean {
-  try {
-    checkKey(value, 'received')
-    return true
-  } catch {
-    return false
-  }
+  return kept
 }

@@ -5,6 +5,7 @@ import { type KafkaLike, type KafkaProducerLike, type KafkaRecordOut, cutConnect
 import { hasApiId, isOutage, isUnknownTopic, mayHaveBeenSent } from './errors.ts'
 import type { Health } from './health.ts'
 import { partitionOf } from './murmur2.ts'
+import { kafkaTopicName } from './names.ts'
 import type { CheckedKafkaOptions } from './options.ts'
 import { storedPartitions } from './produced.ts'
 import type { TopicFacts, Topics } from './topics.ts'
@@ -32,18 +33,30 @@ const DOWN_RETRIES = 2
 const GRACE_MS = 1_000
 const STORED: PublishOutcome = Object.freeze({ kind: 'stored' })
 
+/** A partition, while its messages are divided: the request that takes them now, and their bytes in it. */
+interface Place {
+  /** As the answers name it. */
+  readonly name: string
+  wave: number
+  bytes: number
+}
+
 interface Item {
   readonly index: number
   readonly record: KafkaRecordOut
+  readonly place: string
 }
 
 /** Records that go in one request: at most one batch per partition. */
-interface Wave {
-  readonly items: Item[]
-  readonly bytes: Map<string, number>
-}
+type Wave = Item[]
 
-const placeOf = ({ topic, partition }: KafkaRecordOut): string => `${topic}\n${partition}`
+/** A topic that messages go to: what is known of it, or why it can't take any, and its partitions so far. */
+interface Target {
+  /** At the broker. */
+  readonly name: string
+  readonly facts: TopicFacts | WaybillError
+  readonly places: Place[]
+}
 
 /** The publishing half: queued, divided into requests that the topics take, sent by producers of which each has one request on its way. */
 export function createKafkaPublisher({ kafka, options, topics, health, toError, settled }: KafkaPublisherOptions): PublishQueue {
@@ -95,10 +108,10 @@ export function createKafkaPublisher({ kafka, options, topics, health, toError, 
   }
 
   async function sendWave(wave: Wave, outcomes: PublishOutcome[], failed: Set<string>): Promise<void> {
-    const items = failed.size === 0 ? wave.items : wave.items.filter((item) => !failed.has(placeOf(item.record)))
-    if (items.length < wave.items.length) {
-      for (const { index, record } of wave.items) {
-        if (!failed.has(placeOf(record))) continue
+    const items = failed.size === 0 ? wave : wave.filter(({ place }) => !failed.has(place))
+    if (items.length < wave.length) {
+      for (const { index, record, place } of wave) {
+        if (!failed.has(place)) continue
         const error = new WaybillError('PUBLISH_FAILED', 'an earlier message of its partition was not stored', { where: record.topic })
         outcomes[index] = { kind: 'rejected', error }
       }
@@ -123,8 +136,7 @@ export function createKafkaPublisher({ kafka, options, topics, health, toError, 
       where: `Kafka at ${options.address}`,
       cause: error,
     })
-    for (const { index, record } of items) {
-      const place = placeOf(record)
+    for (const { index, record, place } of items) {
       if (stored.has(place)) {
         outcomes[index] = STORED
         continue
@@ -140,7 +152,7 @@ export function createKafkaPublisher({ kafka, options, topics, health, toError, 
     if (isUnknownTopic(error) || hasApiId(error, 'INVALID_PARTITIONS')) for (const { record } of items) topics.forget(record.topic)
   }
 
-  async function factsOf(messages: readonly Message[]): Promise<ReadonlyMap<string, TopicFacts | WaybillError>> {
+  async function targetsOf(messages: readonly Message[]): Promise<ReadonlyMap<string, Target>> {
     const names = [...new Set(messages.map(({ topic }) => topic))]
     const facts = await Promise.all(
       names.map(async (topic) => {
@@ -153,42 +165,48 @@ export function createKafkaPublisher({ kafka, options, topics, health, toError, 
         }
       }),
     )
-    return new Map(names.map((topic, index) => [topic, facts[index]!]))
+    return new Map(names.map((topic, index) => [topic, { name: kafkaTopicName(topic), facts: facts[index]!, places: [] }]))
   }
 
   async function send(messages: readonly Message[]): Promise<readonly PublishOutcome[]> {
     await settled()
-    const facts = await factsOf(messages)
+    const targets = await targetsOf(messages)
     const outcomes: PublishOutcome[] = []
     const failed = new Set<string>()
     // What an earlier message of the key was refused for, its followers must not pass.
     const refusedKeys = new Set<string>()
     const waves: Wave[] = []
-    const waveOf = new Map<string, number>()
-    for (const [index, message] of messages.entries()) {
-      const topic = facts.get(message.topic)!
-      const keyId = `${message.topic}\n${message.key}`
+    for (let index = 0; index < messages.length; index++) {
+      const message = messages[index]!
+      const { name, facts, places } = targets.get(message.topic)!
       const refuse = (error: WaybillError): void => {
-        refusedKeys.add(keyId)
+        refusedKeys.add(`${message.topic}\n${message.key}`)
         outcomes[index] = { kind: 'rejected', error }
       }
-      if (topic instanceof WaybillError) {
-        refuse(topic)
+      if (facts instanceof WaybillError) {
+        refuse(facts)
         continue
       }
-      const { record, bytes } = toRecord(message)
-      if (bytes > topic.batchMaxBytes) {
-        refuse(tooLarge(message, bytes, topic))
+      const { record, bytes } = toRecord(message, name)
+      if (bytes > facts.batchMaxBytes) {
+        refuse(tooLarge(message, bytes, facts))
         continue
       }
-      if (refusedKeys.size > 0 && refusedKeys.has(keyId)) {
+      if (refusedKeys.size > 0 && refusedKeys.has(`${message.topic}\n${message.key}`)) {
         refuse(
           new WaybillError('PUBLISH_FAILED', 'an earlier message of its key was not stored', { got: message.key, where: message.topic }),
         )
         continue
       }
-      record.partition = partitionOf(record.key, topic.partitions)
-      assign({ index, record }, bytes, topic.batchMaxBytes, waves, waveOf)
+      record.partition = partitionOf(record.key, facts.partitions)
+      const place = (places[record.partition] ??= { name: `${record.topic}\n${record.partition}`, wave: 0, bytes: 0 })
+      // A partition's part of a request has room for so much: so its order is the order of waves.
+      if (place.bytes > 0 && place.bytes + bytes > facts.batchMaxBytes) {
+        place.wave++
+        place.bytes = 0
+      }
+      place.bytes += bytes
+      ;(waves[place.wave] ??= []).push({ index, record, place: place.name })
     }
     for (const wave of waves) await sendWave(wave, outcomes, failed)
     return outcomes
@@ -211,18 +229,6 @@ export function createKafkaPublisher({ kafka, options, topics, health, toError, 
       for (const producer of all) discard(producer)
     },
   }
-}
-
-/** Puts an item into the wave of its partition, or the next one where that has no room: so a partition's order is the order of waves. */
-function assign(item: Item, bytes: number, batchMaxBytes: number, waves: Wave[], waveOf: Map<string, number>): void {
-  const place = placeOf(item.record)
-  let at = waveOf.get(place) ?? 0
-  const used = waves[at]?.bytes.get(place) ?? 0
-  if (used > 0 && used + bytes > batchMaxBytes) at++
-  waveOf.set(place, at)
-  const wave = (waves[at] ??= { items: [], bytes: new Map() })
-  wave.items.push(item)
-  wave.bytes.set(place, (wave.bytes.get(place) ?? 0) + bytes)
 }
 
 function tooLarge(message: Message, bytes: number, topic: TopicFacts): WaybillError {

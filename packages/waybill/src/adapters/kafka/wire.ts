@@ -1,7 +1,6 @@
 import { receivedMessage } from '../../core/received.ts'
 import type { Message } from '../../core/transport.ts'
 import type { KafkaRecordIn, KafkaRecordOut } from './client.ts'
-import { kafkaTopicName } from './names.ts'
 
 /** Carries a message's id where its `event_id` header is not it. Not given on to handlers. */
 const ID_HEADER = 'waybill_message_id'
@@ -28,8 +27,8 @@ export interface OutRecord {
   readonly bytes: number
 }
 
-/** A message as Kafka carries it. Its partition is still to be chosen. */
-export function toRecord(message: Message): OutRecord {
+/** A message as Kafka carries it, in the topic of that name there. Its partition is still to be chosen. */
+export function toRecord(message: Message, topic: string): OutRecord {
   const key = Buffer.from(message.key)
   const { body } = message
   const value = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
@@ -43,7 +42,7 @@ export function toRecord(message: Message): OutRecord {
   }
   for (const name in message.headers) add(name, message.headers[name]!)
   if (message.headers['event_id'] !== message.id) add(ID_HEADER, message.id)
-  return { record: { topic: kafkaTopicName(message.topic), partition: 0, key, value, headers }, bytes }
+  return { record: { topic, partition: 0, key, value, headers }, bytes }
 }
 
 const EMPTY = Buffer.alloc(0)

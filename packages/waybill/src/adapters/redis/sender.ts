@@ -28,75 +28,74 @@ export function createSender({
 }: SenderOptions): (messages: readonly Message[]) => Promise<readonly PublishOutcome[]> {
   return async function send(messages) {
     const outcomes: PublishOutcome[] = []
-    const numbers = new Map<string, number>()
     const streams: string[] = []
-    const sent: number[] = []
-    const streamOf: number[] = []
+    // By topic and partition, the place in `streams`, from one on.
+    const numbers = new Map<string, number[]>()
     const parts: Part[] = []
-    for (const [index, message] of messages.entries()) {
-      let partitions = topics.known(message.topic)
+    for (let index = 0; index < messages.length; index++) {
+      const message = messages[index]!
+      const { topic } = message
+      let partitions = topics.known(topic)
       try {
-        partitions ??= await topics.ensure(message.topic)
+        partitions ??= await topics.ensure(topic)
       } catch (error) {
         outcomes[index] = notSent(error, where)
         continue
       }
-      const stream = keys.stream(message.topic, redisPartition(message.key, partitions))
-      let number = numbers.get(stream)
-      if (number === undefined) {
-        streams.push(stream)
-        numbers.set(stream, (number = streams.length))
-        onStream(stream)
+      const partition = redisPartition(message.key, partitions)
+      let known = numbers.get(topic)
+      if (known === undefined) numbers.set(topic, (known = []))
+      let stream = known[partition]
+      if (stream === undefined) {
+        const name = keys.stream(topic, partition)
+        known[partition] = stream = streams.push(name)
+        onStream(name)
       }
-      sent.push(index)
-      streamOf.push(number)
-      parts.push(partOf(message, number))
+      parts.push({ index, stream, message, headers: JSON.stringify(message.headers) })
     }
-    if (sent.length === 0) return outcomes
+    if (parts.length === 0) return outcomes
     let reply: unknown
     try {
       reply = await link.script(PUBLISH, streams, [packed(parts)])
     } catch (error) {
       const outcome = failed(error, where)
-      for (const index of sent) outcomes[index] = outcome
+      for (const { index } of parts) outcomes[index] = outcome
       return outcomes
     }
     const refusals = Array.isArray(reply) ? refusalsOf(reply, where) : undefined
-    for (let at = 0; at < sent.length; at++) {
-      const refusal = refusals?.get(streamOf[at]!)
-      outcomes[sent[at]!] = refusal === undefined || at < refusal.first ? STORED : refusal.outcome
+    for (let at = 0; at < parts.length; at++) {
+      const { index, stream } = parts[at]!
+      const refusal = refusals?.get(stream)
+      outcomes[index] = refusal === undefined || at < refusal.first ? STORED : refusal.outcome
     }
     return outcomes
   }
 }
 
 interface Part {
+  readonly index: number
   readonly stream: number
-  readonly key: string
+  readonly message: Message
   readonly headers: string
-  readonly id: string
-  readonly body: Uint8Array
-}
-
-function partOf({ id, key, headers, body }: Message, stream: number): Part {
-  // What the headers tell already is not told twice.
-  return { stream, key, headers: JSON.stringify(headers), id: headers['event_id'] === id ? '' : id, body }
 }
 
 function packed(parts: readonly Part[]): Buffer {
   let most = 0
   // A UTF-16 unit is at most three bytes of UTF-8.
-  for (const { key, headers, id, body } of parts) most += HEAD_BYTES + 3 * (key.length + headers.length + id.length) + body.byteLength
+  for (const { message, headers } of parts)
+    most += HEAD_BYTES + 3 * (message.key.length + headers.length + message.id.length) + message.body.byteLength
   const buffer = Buffer.allocUnsafe(most)
   let at = 0
-  for (const { stream, key, headers, id, body } of parts) {
+  for (const { stream, message, headers } of parts) {
+    const { id, key, body } = message
     const head = at
     at += HEAD_BYTES
     const keyBytes = buffer.write(key, at)
     at += keyBytes
     const headersBytes = buffer.write(headers, at)
     at += headersBytes
-    const idBytes = id === '' ? 0 : buffer.write(id, at)
+    // What the headers tell already is not told twice.
+    const idBytes = message.headers['event_id'] === id ? 0 : buffer.write(id, at)
     at += idBytes
     buffer.set(body, at)
     at += body.byteLength
