@@ -38,15 +38,16 @@ const manifest = readManifest(library)
 const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json')
 const specifierOf = (subpath: string): string => manifest.name + subpath.slice(1)
 
-/** Runs a program to its end without what npm tells its scripts: a nested npm would take it for its own settings. */
+/** What npm tells its scripts, which a nested npm would take for its own settings; what tests are told of servers, which a user has not set. */
+const NOT_PASSED_ON = /^npm_|^(?:KAFKA|NATS|REDIS|PULSAR|DATABASE|POSTGRES|WAYBILL|MESSAGE_BUS)_|^NODE_(?:TEST_CONTEXT|OPTIONS)$/i
+
+/** Runs a program to its end, in the environment of a user. */
 function run(
   program: string,
   args: readonly string[],
   cwd: string,
 ): { readonly status: number | null; readonly stdout: string; readonly stderr: string } {
-  const env = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^npm_/i.test(name) && name !== 'NODE_TEST_CONTEXT' && name !== 'NODE_OPTIONS'),
-  )
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !NOT_PASSED_ON.test(name)))
   return spawnSync(program, args, { cwd, encoding: 'utf8', env, timeout: 300_000 })
 }
 
@@ -261,6 +262,7 @@ describe("the README's first example, in a project of its own", () => {
 describe('the packed command', () => {
   let project = ''
   let command = ''
+  let orders = ''
 
   before(() => {
     // The server's build reads the library's types from its own build, which the first pack has made.
@@ -276,6 +278,13 @@ describe('the packed command', () => {
     const bin = readManifest(at).bin?.['waybill']
     assert.ok(bin, 'there is no command named waybill')
     command = join(at, bin)
+    const data = globSync('*.csv.gz', { cwd: join(server, 'data') })[0]
+    assert.ok(data, 'there is no data file')
+    const lines = gunzipSync(readFileSync(join(server, 'data', data)))
+      .toString('utf8')
+      .split('\n')
+    orders = join(project, 'small.csv')
+    writeFileSync(orders, `${lines.slice(0, 1_500).join('\n')}\n`)
   })
 
   test('it holds the licence, the README and no TypeScript but types', () => {
@@ -299,15 +308,22 @@ describe('the packed command', () => {
   })
 
   test('its demo runs from the build, kills included', () => {
-    const data = globSync('*.csv.gz', { cwd: join(server, 'data') })[0]
-    assert.ok(data, 'there is no data file')
-    const lines = gunzipSync(readFileSync(join(server, 'data', data)))
-      .toString('utf8')
-      .split('\n')
-    writeFileSync(join(project, 'small.csv'), `${lines.slice(0, 1_500).join('\n')}\n`)
     const report = JSON.parse(
-      mustRun(process.execPath, [command, 'demo', '--json', '--kills', '2', '--seed', '1', '--data', join(project, 'small.csv')], project),
+      mustRun(process.execPath, [command, 'demo', '--json', '--kills', '2', '--seed', '1', '--data', orders], project),
     ) as Record<string, unknown>
     assert.deepEqual([report['lost'], report['duplicateEffects'], report['orderViolations'], report['kills']], [0, 0, 0, 2])
   })
+
+  for (const [flag, name, variable] of [
+    ['--broker', 'kafka', 'KAFKA_BOOTSTRAP_SERVERS'],
+    ['--broker', 'nats', 'NATS_URL'],
+    ['--broker', 'redis', 'REDIS_URL'],
+    ['--broker', 'pulsar', 'PULSAR_URL'],
+    ['--database', 'postgres', 'DATABASE_URL'],
+  ] as const)
+    test(`its demo over ${name}, of which nobody has said where it is, names ${variable}`, () => {
+      const { status, stdout, stderr } = run(process.execPath, [command, 'demo', flag, name, '--data', orders], project)
+      assert.deepEqual([status, stdout], [2, ''], stderr)
+      assert.match(stderr, new RegExp(`no ${name} server.*allowed: ${variable} `))
+    })
 })

@@ -16,4 +16,5 @@ brokerAccess({
     KAFKA_SASL_USERNAME: extra['user']!,
     KAFKA_SASL_PASSWORD: secret,
   }),
+  refusesEarly: true,
 })

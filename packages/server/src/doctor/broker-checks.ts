@@ -1,5 +1,5 @@
-import { type BrokerReport, type Observe, type Transport, isWaybillError } from 'waybill'
-import { type BrokerChoice, adminOf, ask, explained, openBroker } from '../cli/broker.ts'
+import { type BrokerReport, type Transport, isWaybillError } from 'waybill'
+import { type BrokerChoice, adminOf, ask, openBroker } from '../cli/broker.ts'
 import type { CommandInput } from '../cli/command.ts'
 import { messageOf, printable } from '../cli/printable.ts'
 import type { Finding, Level } from './finding.ts'
@@ -13,17 +13,10 @@ const LEVELS: Readonly<Record<BrokerReport['findings'][number]['level'], Level>>
  */
 export async function brokerFindings({ env, signal }: CommandInput, choice: BrokerChoice): Promise<readonly Finding[]> {
   let transport: Transport | undefined
-  let trouble: unknown
-  const observe: Observe = (event) => {
-    if (event.type === 'transport.changed') trouble = event.to === 'up' ? undefined : event.error
-  }
   try {
-    transport = await openBroker(choice, env, observe)
+    transport = await openBroker(choice, env)
     const admin = adminOf(transport)
-    const report = await ask(choice, env, signal, (limit) => admin.examine(limit))
-    // What it may not be told a report leaves open; that nothing may be asked at all, it must not.
-    if (trouble !== undefined) throw explained(trouble, choice, env)
-    return reported(report)
+    return reported(await ask(choice, env, signal, (limit) => admin.examine(limit)))
   } catch (error) {
     if (isWaybillError(error, 'INVALID_SETTING', 'INVALID_OPTION', 'INVALID_FILE', 'UNSUPPORTED')) throw error
     return [{ check: 'broker', level: 'error', found: printable(messageOf(error)), advice: adviceFor(error, choice) }]

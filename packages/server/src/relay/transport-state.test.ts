@@ -34,15 +34,22 @@ test('a broker that refuses or hangs is trouble, until it answers or takes somet
   assert.ok(cut)
 })
 
-test('what the transport says counts, and the broker is not asked', async () => {
-  const { state, asked } = watched(() => Promise.resolve())
+test('what the transport says counts, whatever the broker answers', async () => {
+  const { state } = watched(() => Promise.resolve())
   state.observe({ type: 'transport.changed', transport: 'x', to: 'down', error: new Error('reset by peer') })
   assert.equal(await state.trouble(LIMIT_MS), 'reset by peer')
   state.observe({ type: 'transport.changed', transport: 'x', to: 'down' })
   assert.equal(await state.trouble(LIMIT_MS), 'it does not answer')
   state.observe({ type: 'transport.changed', transport: 'x', to: 'up' })
   assert.equal(await state.trouble(LIMIT_MS), undefined)
-  assert.equal(asked(), 0)
+})
+
+test('a broker that was down is asked again, so that a relay without work hears that it is back', async () => {
+  const { state, asked } = watched(async () => state.observe({ type: 'transport.changed', transport: 'x', to: 'up' }))
+  state.observe({ type: 'transport.changed', transport: 'x', to: 'down' })
+  assert.equal(await state.trouble(LIMIT_MS), undefined)
+  assert.equal(await state.trouble(LIMIT_MS), undefined)
+  assert.equal(asked(), 1)
 })
 
 test('one who may not ask may still publish; one who may not log in is refused', async () => {

@@ -5,7 +5,7 @@ import { messageOf } from '../cli/printable.ts'
 export interface TransportState {
   /** Told by the transport itself. */
   readonly observe: Observe
-  /** Asked where it has not said anything yet: a relay without work has no reason to connect. */
+  /** Asked where it has not said that it is up: a relay without work has no reason to connect. */
   watch(transport: Transport): void
   /** What is wrong, within `limitMs`; undefined where nothing is, or nobody can tell. */
   trouble(limitMs: number): Promise<string | undefined>
@@ -59,10 +59,14 @@ export function createTransportState(): TransportState {
     watch: (watched) => void (transport = watched),
     async trouble(limitMs) {
       if (said === 'up') return undefined
-      if (said === 'down') return cause === undefined ? 'it does not answer' : messageOf(cause)
-      if (transport?.admin === undefined) return undefined
-      const { admin } = transport
-      return (asking ??= examine(admin, limitMs).finally(() => (asking = undefined)))
+      if (transport?.admin !== undefined) {
+        // Also where it is down: in a relay without work nothing else would find that it is back.
+        const { admin } = transport
+        const found = await (asking ??= examine(admin, limitMs).finally(() => (asking = undefined)))
+        if (said !== 'down') return found
+      }
+      if (said === undefined) return undefined
+      return cause === undefined ? 'it does not answer' : messageOf(cause)
     },
     refusal: () => (said === 'down' && isWaybillError(cause, 'ACCESS_DENIED') ? cause : undefined),
   }

@@ -166,3 +166,22 @@ test('a broker that can not be reached names its address and its setting, and no
     assert.ok(performance.now() - started < 30_000, name)
   }
 })
+
+test('an admin address that was made of PULSAR_URL says so, and names the setting for it; several hosts are refused', async () => {
+  const ask = async (url: string): Promise<readonly [code: number, said: string]> => {
+    let said = ''
+    const write = (text: string) => (said += text)
+    const env = { PULSAR_URL: url, MESSAGE_BUS_TYPE: 'pulsar' }
+    const code = await main(['doctor', '--json'], { stdout: { write }, stderr: { write }, env })
+    return [code, said]
+  }
+  const [away, found] = await ask('pulsar://nowhere.invalid:6650')
+  assert.equal(away, 1, found)
+  assert.match(
+    found,
+    /http:\/\/nowhere\.invalid:8080 \(which follows from serviceUrl, PULSAR_URL; adminUrl, PULSAR_ADMIN_URL, is not set\)/,
+  )
+  const [refused, why] = await ask('pulsar://a:6650,b:6650')
+  assert.equal(refused, 2)
+  assert.match(why, /PULSAR_URL is not usable \(allowed: one host: .*\[INVALID_SETTING\]/)
+})

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isWaybillError } from './errors.ts'
-import { checkFunction, checkInteger } from './options.ts'
+import { checkFunction, checkInteger, checkNames } from './options.ts'
 
 test('a whole number between its limits passes, anything else is refused with the option’s name', () => {
   for (const value of [1, 5, 10]) assert.equal(checkInteger(value, 'batchMax', 1, 10), value)
@@ -24,5 +24,21 @@ test('a function passes as it is, anything else is refused', () => {
     assert.throws(
       () => checkFunction(value, 'handler'),
       (error) => isWaybillError(error, 'INVALID_OPTION') && error.where === 'handler',
+    )
+})
+
+test('an option that does not exist is refused, with the names of those that do', () => {
+  const options: { readonly url?: string; readonly leaseMs?: number } = { url: 'x' }
+  const allowed = { url: true, leaseMs: true } as const
+  checkNames(options, allowed, 'transport')
+  checkNames({ ...options, leaseMs: undefined }, allowed, 'transport')
+  for (const misspelt of ['urll', 'LeaseMs', 'toString', '__proto__'])
+    assert.throws(
+      () => checkNames({ ...options, [misspelt]: 'x' }, allowed, 'transport'),
+      (error) =>
+        isWaybillError(error, 'INVALID_OPTION') &&
+        error.where === `transport.${misspelt}` &&
+        error.got === JSON.stringify(misspelt) &&
+        error.allowed === 'url, leaseMs',
     )
 })

@@ -15,3 +15,18 @@ export function checkFunction<T>(value: T, where: string): T {
   if (typeof value === 'function') return value
   throw new WaybillError('INVALID_OPTION', `${where} is not a function`, { got: value, allowed: 'a function', where })
 }
+
+/**
+ * Refuses what `allowed` does not name: a misspelt option would leave a default in force, and nobody would hear of it. `allowed` names all there are, by
+ * the compiler's word.
+ * @throws WaybillError `INVALID_OPTION`
+ */
+export function checkNames<T extends object>(options: T, allowed: Readonly<Record<keyof NoInfer<T>, true>>, where: string): void {
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(allowed, name))
+  if (unknown === undefined) return
+  throw new WaybillError('INVALID_OPTION', 'there is no option of this name', {
+    got: unknown,
+    allowed: Object.keys(allowed).join(', '),
+    where: `${where}.${unknown}`,
+  })
+}

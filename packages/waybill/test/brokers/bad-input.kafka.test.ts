@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { after, before, suite, test } from 'node:test'
 import { Admin, Producer } from '@platformatic/kafka'
 import { type OwnServer, ownServer, service } from 'waybill-services'
+import { isWaybillError } from '../../src/core/errors.ts'
 import type { WaybillEvent } from '../../src/core/observe.ts'
 import type { Delivery, Message, PublishOutcome, Transport } from '../../src/core/transport.ts'
 import { type KafkaTransportOptions, kafkaTransport } from '../../src/kafka.ts'
@@ -74,6 +75,25 @@ suite('Kafka, bad input', { timeout: 600_000 }, () => {
       assert.equal(error.code, 'TRANSPORT_UNAVAILABLE')
       assert.equal(error.retryable, true)
       assert.ok(error.message.includes(address), error.message)
+    }
+  })
+
+  check('a look at a broker that is away, or lets nobody in, tells whoever watches the transport', async ({ extra }) => {
+    const sasl = { mechanism: 'PLAIN', username: extra['user']!, password: 'hunter2' } as const
+    const limited = { ...sasl, username: extra['limitedUser']!, password: extra['limitedPassword']! }
+    for (const [address, options, expected] of [
+      ['127.0.0.1:1', {}, ['down TRANSPORT_UNAVAILABLE']],
+      [extra['saslUrl']!, { sasl }, ['down ACCESS_DENIED']],
+      [extra['saslUrl']!, { sasl: limited }, []],
+    ] as const) {
+      const told: string[] = []
+      const transport = await open(address, {
+        ...options,
+        observe: (event) =>
+          void (event.type === 'transport.changed' && told.push(`${event.to} ${isWaybillError(event.error) ? event.error.code : ''}`)),
+      })
+      await transport.admin!.examine(never).catch(() => undefined)
+      assert.deepEqual(told, expected)
     }
   })
 

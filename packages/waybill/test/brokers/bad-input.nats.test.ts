@@ -361,7 +361,7 @@ suite('nats, what is lost at the server', () => {
 })
 
 suite('nats, settings', () => {
-  test('options out of range and credentials of two kinds are refused at the door', async () => {
+  test('options out of range, misspelt ones and credentials of two kinds are refused at the door', async () => {
     for (const options of [
       { partitions: 0 },
       { partitions: 257 },
@@ -372,6 +372,8 @@ suite('nats, settings', () => {
       { user: 'a', token: 'b' },
       { password: 'b' },
       { storage: 'tape' as 'file' },
+      { urll: 'nats://x' } as object,
+      { tls: { caPath: '/ca.pem' } as object },
     ])
       await assert.rejects(natsTransport(options), { code: 'INVALID_OPTION' }, JSON.stringify(options))
   })

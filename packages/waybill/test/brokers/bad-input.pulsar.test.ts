@@ -105,6 +105,18 @@ suite('pulsar, bad addresses, rights and limits', () => {
     }
   })
 
+  test('a look at a broker that is away tells whoever watches the transport', async () => {
+    const told: unknown[] = []
+    const transport = await pulsarTransport({
+      provider: 'websocket',
+      adminUrl: 'http://127.0.0.1:9',
+      observe: (event) => void (event.type === 'transport.changed' && told.push(event.to)),
+    })
+    await assert.rejects(transport.admin!.examine(AbortSignal.timeout(LIMIT_MS)), { code: 'TRANSPORT_UNAVAILABLE' })
+    assert.deepEqual(told, ['down'])
+    await transport.close()
+  })
+
   check('no token, a wrong token and one without rights are denied for good; the token is never shown', async () => {
     const limited = secured().extra['limitedToken']!
     for (const token of [undefined, 'abc.def.ghi', limited]) {

@@ -6,7 +6,7 @@ import { type OwnServer, ownServer, type ServerOptions } from 'waybill-services'
 import { isWaybillError, type WaybillError, type WaybillErrorCode } from '../../src/core/errors.ts'
 import { newId } from '../../src/core/ids.ts'
 import type { WaybillEvent } from '../../src/core/observe.ts'
-import type { Message, PublishOutcome, Transport } from '../../src/core/transport.ts'
+import type { BrokerReport, Message, PublishOutcome, Transport } from '../../src/core/transport.ts'
 import {
   redisPartition,
   redisPubSub,
@@ -56,6 +56,15 @@ async function endOf(transport: Transport, topic: string): Promise<WaybillErrorC
   } catch (error) {
     assert.ok(isWaybillError(error), String(error))
     return error.code
+  }
+}
+
+async function examined(options: RedisTransportOptions): Promise<BrokerReport> {
+  const transport = await redisTransport(options)
+  try {
+    return await transport.admin!.examine(never)
+  } finally {
+    await transport.close()
   }
 }
 
@@ -123,7 +132,14 @@ suite('bad input, Redis', async () => {
         assert.equal(publish.retryable, false)
         assert.equal(subscribe, 'ACCESS_DENIED')
         assert.ok(!JSON.stringify([publish.message, publish, String(publish.cause)]).includes('wr0ng-secret'))
+        await assert.rejects(examined({ url: url('redis'), ...options }), { code: 'ACCESS_DENIED' })
       }
+    })
+
+    test('whoever is let in and may ask for nothing gets a report that leaves it open', async () => {
+      const [username, password] = [server.extra['limitedUser']!, server.extra['limitedPassword']!]
+      const { version, settings } = await examined({ url: url('redis'), username, password })
+      assert.deepEqual([version, settings['appendonly']], ['unknown', 'unknown'])
     })
 
     test('a user without rights: access denied', async () => {
@@ -229,6 +245,42 @@ suite('bad input, Redis', async () => {
       await publish(topic, 'after XTRIM')
       await got('after XTRIM')
       await leave()
+    })
+
+    test('a tail that is overtaken by trimming hears how much it missed, from wherever it began; what is trimmed behind it is none', async (t) => {
+      await own({})
+      t.after(done)
+      const topic = freshTopic()
+      const stream = streamOf(topic)
+      for (const body of ['trimmed', 'old', 'older']) await publish(topic, body)
+      await client.sendCommand(['XTRIM', stream, 'MAXLEN', '2'])
+      const stop = new AbortController()
+      const starts = ['earliest', 'latest', { at: new Date(1) }, { at: new Date(Date.now() + 86_400_000) }] as const
+      const heard = starts.map(() => [] as string[])
+      const reading = starts.map(async (start, index) => {
+        for await (const deliveries of transport.subscribe({ topics: [topic], start }, stop.signal))
+          for (const { message: got } of deliveries) heard[index]!.push(Buffer.from(got.body).toString())
+      })
+      const all = (body: string) => until(`${body} at all tails`, async () => heard.slice(0, 3).every((bodies) => bodies.includes(body)))
+      await until('the old ones to be read', async () => [0, 2].every((index) => heard[index]!.includes('older')))
+      await publish(topic, 'new')
+      await all('new')
+      await client.sendCommand(['XTRIM', stream, 'MAXLEN', '0'])
+      await publish(topic, 'newer')
+      await all('newer')
+      assert.deepEqual(gaps(), [])
+      await client.eval(
+        `for number = 1, 5 do redis.call('XADD', KEYS[1], '*', 'key', 'a', 'body', 'lost') end return redis.call('XTRIM', KEYS[1], 'MAXLEN', '0')`,
+        { keys: [stream] },
+      )
+      await publish(topic, 'newest')
+      await all('newest')
+      assert.deepEqual(
+        gaps().map(({ topic: where, group, missing, error }) => [where, group, missing, isWaybillError(error, 'POSITION_LOST')]),
+        Array.from({ length: 3 }, () => [topic, '', 5, true]),
+      )
+      stop.abort()
+      await Promise.all(reading)
     })
 
     test('a restart that loses everything is a gap, and the group goes on; that it would is said at the first connection', async (t) => {
@@ -480,6 +532,8 @@ suite('bad input, Redis', async () => {
       ['requestTimeoutMs', { requestTimeoutMs: 1 }],
       ['leaseMs', { leaseMs: 10 }],
       ['retainMs', { retainMs: Number.NaN }],
+      ['leaseMS', { leaseMS: 5_000 }],
+      ['tls.caPath', { tls: { caPath: '/ca.pem' } }],
     ]
     for (const [name, options] of wrong)
       test(`${JSON.stringify(options)} is refused, naming ${name}`, async () => {
@@ -490,6 +544,10 @@ suite('bad input, Redis', async () => {
           return true
         })
       })
+
+    test('Pub/Sub refuses an option of Streams, naming it', async () => {
+      await assert.rejects(redisPubSub({ leaseMs: 5_000 } as object), { code: 'INVALID_OPTION', where: 'redisPubSub.leaseMs' })
+    })
 
     test('settings become options; a wrong one is named', () => {
       const env = { REDIS_URL: 'redis://h', REDIS_PASSWORD: 'p', REDIS_PARTITIONS: '3', REDIS_STREAM_RETAIN_MS: '5', REDIS_KEY_PREFIX: '' }

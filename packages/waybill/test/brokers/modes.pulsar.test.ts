@@ -71,7 +71,11 @@ suite('pulsar, its own modes', () => {
   const rest = async (method: string, path: string, body?: unknown): Promise<void> => {
     const headers = { 'content-type': 'application/json' }
     const url = `${target['adminUrl']}/admin/v2/${path}`
-    const response = await fetch(url, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) })
+    const response = await until(path, async () => {
+      const answer = await fetch(url, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) })
+      // 412: a subscription of the topic is being made at this moment.
+      return answer.status === 412 ? undefined : answer
+    })
     assert.ok(response.ok, `${path}: ${response.status} ${await response.text()}`)
   }
 

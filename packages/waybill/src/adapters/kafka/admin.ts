@@ -1,7 +1,9 @@
 import { WaybillError } from '../../core/errors.ts'
 import type { BrokerReport, TopicReport, TransportAdmin } from '../../core/transport.ts'
 import type { KafkaAdminLike } from './client.ts'
+import { isLoginRefused, isOutage } from './errors.ts'
 import { examineKafka } from './examine.ts'
+import type { Health } from './health.ts'
 import { kafkaTopicName, topicOfKafkaName } from './names.ts'
 import { earliestOffsets, latestOffsets, placeOf } from './offsets.ts'
 import type { CheckedKafkaOptions } from './options.ts'
@@ -10,6 +12,7 @@ import { patiently } from './pace.ts'
 export interface KafkaAdminOptions {
   readonly admin: KafkaAdminLike
   readonly options: CheckedKafkaOptions
+  readonly health: Health
   readonly toError: (error: unknown, what: string) => WaybillError
 }
 
@@ -26,7 +29,7 @@ interface GroupState {
 }
 
 /** A look at a Kafka cluster. */
-export function createKafkaAdmin({ admin, options, toError }: KafkaAdminOptions): TransportAdmin {
+export function createKafkaAdmin({ admin, options, health, toError }: KafkaAdminOptions): TransportAdmin {
   async function asked<T>(what: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(options.requestTimeoutMs * 2)])
     const cut = new Promise<never>((_, reject) => {
@@ -40,9 +43,13 @@ export function createKafkaAdmin({ admin, options, toError }: KafkaAdminOptions)
     })
     cut.catch(() => undefined)
     try {
-      return await Promise.race([patiently(options.clock, options.requestTimeoutMs, limit, work), cut])
+      const answer = await Promise.race([patiently(options.clock, options.requestTimeoutMs, limit, work), cut])
+      health.up()
+      return answer
     } catch (error) {
-      throw toError(error, what)
+      const failure = toError(error, what)
+      if (isOutage(error) || isLoginRefused(error)) health.down(failure)
+      throw failure
     }
   }
 

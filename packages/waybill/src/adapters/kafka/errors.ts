@@ -82,6 +82,14 @@ export function isOutage(error: unknown): boolean {
   return leavesOf(error).some(({ code }) => code === 'PLT_KFK_NETWORK')
 }
 
+/** Whether the broker does not let this user in at all; what a user may do there is another matter. */
+export function isLoginRefused(error: unknown): boolean {
+  return (
+    leavesOf(error).some(({ code }) => code === 'PLT_KFK_AUTHENTICATION') ||
+    hasApiId(error, 'SASL_AUTHENTICATION_FAILED', 'UNSUPPORTED_SASL_MECHANISM')
+  )
+}
+
 /** Whether the broker answered that it can't yet: a leader or coordinator is being chosen, or is loading. */
 export function isPassing(error: unknown): boolean {
   return (

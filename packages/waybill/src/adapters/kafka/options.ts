@@ -2,7 +2,7 @@ import { isIP } from 'node:net'
 import { type Clock, systemClock } from '../../core/clock.ts'
 import { WaybillError } from '../../core/errors.ts'
 import { type Observe, unobserved } from '../../core/observe.ts'
-import { checkFunction, checkInteger } from '../../core/options.ts'
+import { checkFunction, checkInteger, checkNames } from '../../core/options.ts'
 import type { KafkaClientOptions, KafkaLike, KafkaSaslMechanism } from './client.ts'
 
 /** How to reach Kafka, and how to use it. Times in milliseconds. */
@@ -69,10 +69,27 @@ export interface CheckedKafkaOptions {
 const MIB = 1024 * 1024
 const WHERE = 'kafkaTransport'
 const SERVERS_MAX = 100
+const NAMES = {
+  bootstrapServers: true,
+  clientId: true,
+  sasl: true,
+  tls: true,
+  partitions: true,
+  replicationFactor: true,
+  createTopics: true,
+  messageMaxBytes: true,
+  requestTimeoutMs: true,
+  closeTimeoutMs: true,
+  sessionTimeoutMs: true,
+  clock: true,
+  observe: true,
+  library: true,
+} as const
 export const SASL_MECHANISMS = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'] as const satisfies readonly KafkaSaslMechanism[]
 
 /** @throws WaybillError `INVALID_OPTION` */
 export function checkKafkaOptions(options: KafkaTransportOptions): CheckedKafkaOptions {
+  checkNames(options, NAMES, WHERE)
   const servers = checkServers(options.bootstrapServers)
   const clientId = options.clientId ?? 'waybill'
   if (typeof clientId !== 'string' || !/^[A-Za-z0-9._-]{1,200}$/.test(clientId))
@@ -126,6 +143,7 @@ function checkServers(value: unknown): string[] {
 
 function checkSasl(sasl: KafkaTransportOptions['sasl']): KafkaClientOptions['sasl'] {
   if (sasl === undefined) return undefined
+  checkNames(sasl, { mechanism: true, username: true, password: true }, `${WHERE}.sasl`)
   const mechanism = SASL_MECHANISMS.find((known) => known === sasl.mechanism)
   if (mechanism === undefined) throw invalid('sasl.mechanism', 'is not known', sasl.mechanism, SASL_MECHANISMS.join(', '))
   const { username, password } = sasl
@@ -140,6 +158,7 @@ function checkTls(tls: KafkaTransportOptions['tls'], servers: readonly string[])
   const tlsServerName = servers.every((server) => isIP(server.replace(/:\d+$/, '').replace(/^\[|\]$/g, '')) === 0)
   if (tls === true) return { tls: {}, tlsServerName }
   if (typeof tls !== 'object') throw invalid('tls', 'is not usable', typeof tls, 'true, false or an object')
+  checkNames(tls, { ca: true, cert: true, key: true, validateHostname: true }, `${WHERE}.tls`)
   const { ca, cert, key, validateHostname = true } = tls
   for (const [name, pem] of Object.entries({ ca, cert, key })) {
     if (pem !== undefined && (typeof pem !== 'string' || !pem.includes('-----BEGIN ')))

@@ -48,7 +48,7 @@ suite('Kafka, without a broker', () => {
 
   test('a message is the same after the wire, with an id that its headers do not tell, and without', () => {
     for (const headers of [{}, { event_id: 'other' }, { event_id: 'id-1', 'x-a': 'ü 🦊', 'x-b': '' }]) {
-      const { record, bytes } = toRecord({ id: 'id-1', topic: 'a.B', key: 'clé', headers, body: Uint8Array.of(0, 255) })
+      const { record, bytes } = toRecord({ id: 'id-1', topic: 'a.B', key: 'clé', headers, body: Uint8Array.of(0, 255) }, 'a.B')
       const message = fromRecord('a.B', 1, 7n, { offsetDelta: 0, key: record.key, value: record.value, headers: [...record.headers] })
       assert.deepEqual({ ...message, body: [...message.body] }, { id: 'id-1', topic: 'a.B', key: 'clé', headers, body: [0, 255] })
       assert.ok(bytes > record.key.length + record.value.length)
@@ -147,6 +147,9 @@ suite('Kafka, without a broker', () => {
       { ...right, sessionTimeoutMs: 10 },
       { ...right, createTopics: 'no' },
       { ...right, observe: 1 },
+      { ...right, brokrs: ['localhost:9092'] },
+      { ...right, tls: { caPath: '/etc/ca.pem' } },
+      { ...right, sasl: { mechanism: 'PLAIN', username: 'u', password: 'hunter2', realm: 'x' } },
     ]
     for (const options of wrong) {
       assert.throws(

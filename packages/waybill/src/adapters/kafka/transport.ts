@@ -109,7 +109,7 @@ export async function kafkaTransport(given: KafkaTransportOptions): Promise<Tran
       for (const { group } of groups) checkGroup(group)
       await Promise.all([...new Set(groups.map(({ topic }) => checkTopic(topic)))].map(prepare))
     },
-    admin: createKafkaAdmin({ admin, options, toError }),
+    admin: createKafkaAdmin({ admin, options, health, toError }),
     close: () => (closing ??= close()),
   }
 }

@@ -2,7 +2,7 @@ import { type Clock, systemClock } from '../../core/clock.ts'
 import { type Environment, readSettings } from '../../core/environment.ts'
 import { WaybillError } from '../../core/errors.ts'
 import { type Observe, unobserved } from '../../core/observe.ts'
-import { checkFunction, checkInteger } from '../../core/options.ts'
+import { checkFunction, checkInteger, checkNames } from '../../core/options.ts'
 import type { NatsLibrary } from './client.ts'
 
 export interface NatsTransportOptions {
@@ -99,10 +99,42 @@ export interface CheckedNatsOptions {
 
 const MIB = 1024 * 1024
 const DAY_MS = 86_400_000
+const NAMES = {
+  servers: true,
+  user: true,
+  password: true,
+  token: true,
+  nkeySeed: true,
+  creds: true,
+  tls: true,
+  prefix: true,
+  partitions: true,
+  replicas: true,
+  storage: true,
+  maxAgeMs: true,
+  maxBytes: true,
+  duplicateWindowMs: true,
+  createTopics: true,
+  update: true,
+  messageMaxBytes: true,
+  requestTimeoutMs: true,
+  closeTimeoutMs: true,
+  leaseMs: true,
+  prefetchMax: true,
+  ackAheadMax: true,
+  apiPrefix: true,
+  inboxPrefix: true,
+  clientName: true,
+  library: true,
+  clock: true,
+  observe: true,
+} as const
 
 /** @throws WaybillError `INVALID_OPTION` */
 export function checkNatsOptions(options: NatsTransportOptions): CheckedNatsOptions {
   const where = 'natsTransport'
+  checkNames(options, NAMES, where)
+  if (options.tls !== undefined) checkNames(options.tls, { ca: true, cert: true, key: true }, `${where}.tls`)
   const whole = (name: keyof NatsTransportOptions, fallback: number, min: number, max: number): number =>
     checkInteger(options[name] ?? fallback, `${where}.${name}`, min, max)
   const { servers, address, user, password } = checkServers(options.servers ?? 'nats://127.0.0.1:4222')

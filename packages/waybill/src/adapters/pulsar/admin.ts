@@ -1,4 +1,5 @@
 import type { BrokerReport, TopicReport, TransportAdmin } from '../../core/transport.ts'
+import type { Health } from './health.ts'
 import { groupOfSubscription, pulsarTopicName, topicOfPulsarName } from './names.ts'
 import type { PulsarOptions } from './options.ts'
 import type { PulsarRest } from './rest.ts'
@@ -8,10 +9,22 @@ import { pathOf } from './web-socket-client.ts'
 const TOPICS_MAX = 10_000
 
 /** Looks at the broker by its admin interface. */
-export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions): TransportAdmin {
+export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, health: Health): TransportAdmin {
   const { home } = options
   const space = `${home.tenant}/${home.namespace}`
   const read = async (path: string, signal: AbortSignal): Promise<unknown> => JSON.parse((await rest.call('GET', path, { signal })).text)
+
+  /** What it says of the broker is told to whoever watches the transport. */
+  async function asked<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    try {
+      const answer = await work()
+      health.up()
+      return answer
+    } catch (error) {
+      if (!signal.aborted) health.failed(error)
+      throw error
+    }
+  }
 
   async function allTopics(signal: AbortSignal): Promise<readonly string[]> {
     const names = [
@@ -44,18 +57,21 @@ export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions): Tra
   }
 
   return {
-    async topics(names, signal) {
-      const reports: TopicReport[] = []
-      for (const topic of names?.toSorted() ?? (await allTopics(signal))) reports.push(await report(topic, signal))
-      return reports
-    },
-    async examine(signal) {
-      const version = (await rest.call('GET', '/brokers/version', { signal })).text.trim()
-      const policies = (await read(`/namespaces/${space}`, signal)) as Policies
-      const runtime = await runtimeSettings(signal)
-      const settings = settingsOf(policies, runtime)
-      return { product: 'Apache Pulsar', version, address: rest.address, settings, findings: findingsOf(settings, options) }
-    },
+    topics: (names, signal) =>
+      asked(signal, async () => {
+        const reports: TopicReport[] = []
+        for (const topic of names?.toSorted() ?? (await allTopics(signal))) reports.push(await report(topic, signal))
+        return reports
+      }),
+    examine: (signal) => asked(signal, () => examine(signal)),
+  }
+
+  async function examine(signal: AbortSignal): Promise<BrokerReport> {
+    const version = (await rest.call('GET', '/brokers/version', { signal })).text.trim()
+    const policies = (await read(`/namespaces/${space}`, signal)) as Policies
+    const runtime = await runtimeSettings(signal)
+    const settings = settingsOf(policies, runtime)
+    return { product: 'Apache Pulsar', version, address: rest.address, settings, findings: findingsOf(settings, options) }
   }
 
   /** For superusers only; a program needs no such right. */

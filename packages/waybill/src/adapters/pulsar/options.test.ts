@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { type PulsarTransportOptions, pulsarSettings, resolvePulsarOptions } from './options.ts'
+import { createRest } from './rest.ts'
 import { pulsarTransport } from './transport.ts'
 
 const addresses = (options: PulsarTransportOptions): string[] => {
@@ -11,7 +12,7 @@ const addresses = (options: PulsarTransportOptions): string[] => {
 suite('settings for Pulsar', () => {
   test('addresses that are not given follow from those that are', () => {
     assert.deepEqual(addresses({}), ['pulsar://localhost:6650', 'ws://localhost:8080', 'http://localhost:8080'])
-    assert.deepEqual(addresses({ serviceUrl: 'pulsar://a:1,b:2' }), ['pulsar://a:1', 'ws://a:8080', 'http://a:8080'])
+    assert.deepEqual(addresses({ serviceUrl: 'pulsar://a:1' }), ['pulsar://a:1', 'ws://a:8080', 'http://a:8080'])
     assert.deepEqual(addresses({ serviceUrl: 'pulsar+ssl://a:6651' }), ['pulsar+ssl://a:6651', 'wss://a:8443', 'https://a:8443'])
     assert.deepEqual(addresses({ serviceUrl: 'pulsar://a:6651', tls: { enabled: true } }), [
       'pulsar+ssl://a:6651',
@@ -73,6 +74,8 @@ suite('settings for Pulsar', () => {
       { webSocketUrl: 'http://a' },
       { adminUrl: 'nonsense' },
       { token: 'hidden\nhidden' },
+      { serviceUrl: 'pulsar://:hidden@a:1,b:2' },
+      { adminUrl: 'http://a,b' },
       { tenant: 'a/b' },
       { namespace: '' },
       { partitions: -1 },
@@ -84,6 +87,8 @@ suite('settings for Pulsar', () => {
       { subscriptionType: 'Private' } as unknown as PulsarTransportOptions,
       { provider: 'grpc' } as unknown as PulsarTransportOptions,
       { createTopics: 'yes' } as unknown as PulsarTransportOptions,
+      { serviceURL: 'pulsar://a' } as unknown as PulsarTransportOptions,
+      { tls: { caPth: 'x' } } as unknown as PulsarTransportOptions,
     ]
     for (const options of wrong)
       await assert.rejects(pulsarTransport(options), (error: Error & { code?: string }) => {
@@ -93,6 +98,25 @@ suite('settings for Pulsar', () => {
         return true
       })
     await assert.rejects(pulsarTransport({ tls: { caPath: '/nowhere/at/all' } }), { code: 'INVALID_FILE' })
+  })
+
+  test('an error at an admin address that nobody gave says what it follows from, and what sets it', async () => {
+    for (const [options, follows] of [
+      [
+        { serviceUrl: 'pulsar://127.0.0.1:9' },
+        /127\.0\.0\.1:8080 \(which follows from serviceUrl, PULSAR_URL; adminUrl, PULSAR_ADMIN_URL, is not set\)/,
+      ],
+      [{ webSocketUrl: 'ws://127.0.0.1:9' }, /127\.0\.0\.1:9 \(which follows from webSocketUrl, PULSAR_WEB_SOCKET_URL; /],
+      [{}, /localhost:8080 \(which follows from the default of serviceUrl, PULSAR_URL; /],
+      [{ adminUrl: 'http://127.0.0.1:9' }, /at http:\/\/127\.0\.0\.1:9: /],
+    ] as const) {
+      const rest = createRest(resolvePulsarOptions(options))
+      await assert.rejects(rest.call('GET', '/brokers/version', { signal: AbortSignal.abort() }), {
+        code: 'TRANSPORT_UNAVAILABLE',
+        message: follows,
+      })
+      rest.close()
+    }
   })
 
   test('a transport is made without a broker, and closes', async () => {

@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '../../core/clock.ts'
 import { type Environment, readSettings } from '../../core/environment.ts'
 import { WaybillError, messageOf } from '../../core/errors.ts'
 import { type Observe, observeAll, unobserved } from '../../core/observe.ts'
-import { checkInteger } from '../../core/options.ts'
+import { checkInteger, checkNames } from '../../core/options.ts'
 import { type TopicHome, checkHomePart } from './names.ts'
 import type { PulsarLike, PulsarMessageIdsLike } from './pulsar-like.ts'
 
@@ -12,7 +12,7 @@ export type PulsarSubscriptionType = 'Key_Shared' | 'Shared' | 'Failover' | 'Exc
 export const SUBSCRIPTION_TYPES: readonly PulsarSubscriptionType[] = ['Key_Shared', 'Shared', 'Failover', 'Exclusive']
 
 export interface PulsarTransportOptions {
-  /** `pulsar://host:6650`, `pulsar+ssl://host:6651`. With the WebSocket provider only its host counts. @default pulsar://localhost:6650 */
+  /** `pulsar://host:6650`, `pulsar+ssl://host:6651`: one host. With the WebSocket provider only its host counts. @default pulsar://localhost:6650 */
   readonly serviceUrl?: string
   /** Where Pulsar's WebSocket service is. Setting it chooses the WebSocket provider. @default the service URL's host, ws and 8080, with TLS wss and 8443 */
   readonly webSocketUrl?: string
@@ -75,6 +75,8 @@ export interface PulsarOptions {
   readonly serviceUrl: URL
   readonly webSocketUrl: URL
   readonly adminUrl: URL
+  /** From which option `adminUrl` follows, and its variable; undefined where it was given. */
+  readonly adminFrom: string | undefined
   readonly provider: 'native' | 'websocket' | undefined
   readonly webSocketAsked: boolean
   readonly client: PulsarLike | undefined
@@ -103,9 +105,36 @@ export interface PulsarOptions {
 
 const WHERE = 'pulsarTransport'
 const MIB = 1024 * 1024
+const NAMES = {
+  serviceUrl: true,
+  webSocketUrl: true,
+  adminUrl: true,
+  provider: true,
+  client: true,
+  messageIds: true,
+  token: true,
+  tls: true,
+  persistence: true,
+  tenant: true,
+  namespace: true,
+  subscriptionType: true,
+  partitions: true,
+  createTopics: true,
+  messageMaxBytes: true,
+  webSocketFrameMaxBytes: true,
+  requestTimeoutMs: true,
+  closeTimeoutMs: true,
+  watchIntervalMs: true,
+  prefetchMax: true,
+  prefetchMaxBytes: true,
+  clock: true,
+  observe: true,
+} as const
 
 /** @throws WaybillError `INVALID_OPTION` | `INVALID_FILE` */
 export function resolvePulsarOptions(options: PulsarTransportOptions): PulsarOptions {
+  checkNames(options, NAMES, WHERE)
+  if (options.tls !== undefined) checkNames(options.tls, { enabled: true, caPath: true, validateHostname: true }, `${WHERE}.tls`)
   const integer = (name: keyof PulsarTransportOptions, min: number, max: number, otherwise: number): number =>
     checkInteger(options[name] ?? otherwise, `${WHERE}.${name}`, min, max)
   const { token, createTopics = true, clock = systemClock, observe = unobserved } = options
@@ -154,7 +183,7 @@ function checkToken(token: unknown): string {
   throw new WaybillError('INVALID_OPTION', `${WHERE}.token is not usable`, { allowed: 'a token without spaces or line ends' })
 }
 
-type Addresses = Pick<PulsarOptions, 'serviceUrl' | 'webSocketUrl' | 'adminUrl' | 'tls'>
+type Addresses = Pick<PulsarOptions, 'serviceUrl' | 'webSocketUrl' | 'adminUrl' | 'adminFrom' | 'tls'>
 
 function resolveAddresses({ serviceUrl, webSocketUrl, adminUrl, tls = {}, token }: PulsarTransportOptions): Addresses {
   if (typeof token === 'string') checkToken(token)
@@ -177,6 +206,12 @@ function resolveAddresses({ serviceUrl, webSocketUrl, adminUrl, tls = {}, token 
         : nearWeb
           ? new URL(`${web.protocol === 'wss:' ? 'https' : 'http'}://${web.host}`)
           : new URL(`${enabled ? 'https' : 'http'}://${host}:${port}`),
+    adminFrom:
+      adminUrl !== undefined
+        ? undefined
+        : nearWeb
+          ? 'webSocketUrl, PULSAR_WEB_SOCKET_URL'
+          : `${serviceUrl === undefined ? 'the default of ' : ''}serviceUrl, PULSAR_URL`,
     tls: {
       enabled,
       caPath: tls.caPath,
@@ -198,9 +233,14 @@ function readCa(path: string): string {
 }
 
 function parseUrl(name: string, text: string, protocols: readonly string[]): URL {
-  // Several hosts are one service: the first of them is where we go.
-  const first = typeof text === 'string' ? text.trim().split(',')[0]! : ''
-  const url = URL.canParse(first) ? new URL(first) : undefined
+  const whole = typeof text === 'string' ? text.trim() : ''
+  const url = URL.canParse(whole) ? new URL(whole) : undefined
+  // Pulsar's own clients go from one host to the next. The admin interface and the WebSocket service have no such list, and would stay with one.
+  if (whole.includes(','))
+    throw new WaybillError('INVALID_OPTION', `${WHERE}.${name} names several hosts`, {
+      allowed: 'one host: a proxy, a name that leads to every broker, or any broker of the cluster',
+      where: `${WHERE}.${name}`,
+    })
   if (url !== undefined && protocols.includes(url.protocol) && url.hostname !== '' && url.username === '' && url.password === '') return url
   // The address may hold a password, so it is not shown.
   throw new WaybillError('INVALID_OPTION', `${WHERE}.${name} is not usable`, {

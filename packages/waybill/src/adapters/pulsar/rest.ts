@@ -30,10 +30,12 @@ const ANSWER_MAX = 64 * 1024 * 1024
 const SOCKETS_MAX = 8
 
 /** Over `node:http`, since `fetch` takes no certificates. */
-export function createRest({ adminUrl, tls, token, requestTimeoutMs }: PulsarOptions): PulsarRest {
+export function createRest({ adminUrl, adminFrom, tls, token, requestTimeoutMs }: PulsarOptions): PulsarRest {
   const http = new HttpAgent({ keepAlive: true, maxSockets: SOCKETS_MAX })
   const https = new HttpsAgent({ keepAlive: true, maxSockets: SOCKETS_MAX, ...tlsOptions(tls) })
   const address = adminUrl.origin
+  // Who has not given an address must learn from an error where it comes from.
+  const place = adminFrom === undefined ? address : `${address} (which follows from ${adminFrom}; adminUrl, PULSAR_ADMIN_URL, is not set)`
 
   async function ask(url: URL, method: string, body: string | undefined, signal: AbortSignal, redirects = 0): Promise<RestAnswer> {
     const headers: Record<string, string> = { accept: 'application/json, text/plain' }
@@ -66,11 +68,11 @@ export function createRest({ adminUrl, tls, token, requestTimeoutMs }: PulsarOpt
       try {
         answer = await ask(new URL(`${adminUrl.href.replace(/\/$/, '')}/admin/v2${path}`), method, body, stop)
       } catch (cause) {
-        if (timeout.aborted) throw unreachable(address, new Error(`no answer within ${requestTimeoutMs} ms`, { cause }))
-        throw unreachable(address, cause)
+        if (timeout.aborted) throw unreachable(place, new Error(`no answer within ${requestTimeoutMs} ms`, { cause }))
+        throw unreachable(place, cause)
       }
       if ((answer.status >= 200 && answer.status < 300) || accept.includes(answer.status)) return answer
-      throw refusedBy(answer.status, answer.text, `${method} ${decodeURIComponent(path)}`, address)
+      throw refusedBy(answer.status, answer.text, `${method} ${decodeURIComponent(path)}`, place)
     },
     close() {
       http.destroy()

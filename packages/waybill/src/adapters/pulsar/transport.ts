@@ -139,7 +139,7 @@ function assemble(options: PulsarOptions, provider: Provider): Transport {
         for (const part of await topics.parts(topic)) await topics.subscription(part, name, 'earliest')
       }
     },
-    admin: createPulsarAdmin(rest, options),
+    admin: createPulsarAdmin(rest, options, health),
     close() {
       return (closing ??= shut())
     },

@@ -17,10 +17,12 @@ const SCAN_COUNT = '1000'
 
 /** Looks, and changes nothing. */
 export function createAdmin({ where, link, keys, address }: AdminOptions): TransportAdmin {
+  const call = (args: readonly string[]): Promise<unknown> => answered(link.call(args))
+
   /** Nothing is changed, so that a lost answer is just that. */
-  async function call(args: readonly string[]): Promise<unknown> {
+  async function answered<T>(asked: Promise<T>): Promise<T> {
     try {
-      return await link.call(args)
+      return await asked
     } catch (error) {
       if (!isWaybillError(error, 'UNKNOWN_OUTCOME')) throw error
       throw new WaybillError('TRANSPORT_UNAVAILABLE', 'the connection broke before the answer', { where, cause: error })
@@ -93,6 +95,8 @@ export function createAdmin({ where, link, keys, address }: AdminOptions): Trans
     },
     async examine(signal): Promise<BrokerReport> {
       signal.throwIfAborted()
+      // What a user may not be told the report leaves open; that he is not let in at all, it must not.
+      await answered(link.client())
       const { version, settings, findings } = await askServer((args) => call(args.map(String)))
       return { product: 'Redis', version, address, settings, findings }
     },

@@ -1,6 +1,6 @@
 import { requirePeer } from '../../core/peer.ts'
 import { WaybillError } from '../../core/errors.ts'
-import { checkInteger } from '../../core/options.ts'
+import { checkInteger, checkNames } from '../../core/options.ts'
 import type { SettingReader } from '../../core/environment.ts'
 import type { RedisClientSettings, RedisLibrary, RedisLike } from './client-like.ts'
 
@@ -37,11 +37,13 @@ interface ParsedUrl {
 }
 
 const DATABASE_MAX = 65_535
+export const CONNECTION_NAMES = { url: true, username: true, password: true, tls: true, library: true } as const
 
 /** @throws WaybillError `INVALID_OPTION` | `PEER_MISSING` */
 export async function redisAddress(options: RedisConnectionOptions, where: string, connectTimeoutMs: number): Promise<RedisAddress> {
   const parsed = parseUrl(options.url ?? 'redis://127.0.0.1:6379', where)
   const { tls } = options
+  if (tls !== undefined) checkNames(tls, { ca: true, cert: true, key: true, serverName: true }, `${where}.tls`)
   const username = checkText(options.username, `${where}.username`) ?? parsed.username
   const password = checkText(options.password, `${where}.password`) ?? parsed.password
   for (const [name, value] of Object.entries(tls ?? {})) checkText(value, `${where}.tls.${name}`)

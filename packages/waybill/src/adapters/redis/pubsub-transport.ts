@@ -5,11 +5,11 @@ import { isWaybillError, WaybillError } from '../../core/errors.ts'
 import { createMember, type Member } from '../../core/member.ts'
 import { checkGroup, checkTopic } from '../../core/names.ts'
 import { type Observe, observeAll } from '../../core/observe.ts'
-import { checkInteger } from '../../core/options.ts'
+import { checkInteger, checkNames } from '../../core/options.ts'
 import { createPublishQueue } from '../../core/publish-queue.ts'
 import { checkSource } from '../../core/source.ts'
 import type { Capabilities, Message, PublishOutcome, Transport } from '../../core/transport.ts'
-import { connectionSettings, redisAddress, type RedisConnectionOptions } from './connection-options.ts'
+import { CONNECTION_NAMES, connectionSettings, redisAddress, type RedisConnectionOptions } from './connection-options.ts'
 import { createLink, type Link } from './link.ts'
 import { createDroppingBuffer } from './pubsub-buffer.ts'
 import { framed, unframed } from './pubsub-frame.ts'
@@ -41,6 +41,17 @@ const HEARTBEAT_MS = 2_000
 const PREFETCH_MAX = 256
 const WHERE = 'redis pub/sub'
 const NAME = 'redis-pubsub'
+const OPTIONS = {
+  ...CONNECTION_NAMES,
+  channelPrefix: true,
+  messageMaxBytes: true,
+  bufferMax: true,
+  bufferMaxBytes: true,
+  requestTimeoutMs: true,
+  closeTimeoutMs: true,
+  clock: true,
+  observe: true,
+} as const
 const PREFIX = /^[A-Za-z0-9_.:-]{0,64}$/
 const STORED: PublishOutcome = Object.freeze({ kind: 'stored' })
 const CAPABILITIES: Capabilities = Object.freeze({
@@ -214,6 +225,7 @@ async function spread(link: Link, prefix: string, messages: readonly Message[]):
 }
 
 function checkOptions(options: RedisPubSubOptions) {
+  checkNames(options, OPTIONS, 'redisPubSub')
   const { channelPrefix: prefix = '' } = options
   if (typeof prefix !== 'string' || !PREFIX.test(prefix))
     throw new WaybillError('INVALID_OPTION', 'channelPrefix is not usable', {

@@ -10,12 +10,15 @@ const FENCED = `
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return redis.error_reply('LEASELOST the lease is with somebody else') end
 `
 
-const STATE = `
+const FIELDS = `
 local function fields(flat)
   local map = {}
   for at = 1, #flat, 2 do map[flat[at]] = flat[at + 1] end
   return map
 end
+`
+
+const STATE = `${FIELDS}
 local function state(stream, group)
   if redis.call('EXISTS', stream) == 0 then return nil end
   for _, each in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -156,8 +159,10 @@ until cursor == '0-0' or count >= most or bytes >= mostBytes
 return { cursor, deleted, chunks }
 `)
 
-/** KEYS stream; ARGV exclusive start, most messages, most bytes. What a tail reads, as arrays of entries. */
-export const TAIL = defineScript(`${COUNT_BYTES}
+/** KEYS stream; ARGV exclusive start, most messages, most bytes. How the stream stands (added, length, last id), and what a tail reads, as arrays of entries. */
+export const TAIL = defineScript(`${COUNT_BYTES}${FIELDS}
+local info = redis.call('EXISTS', KEYS[1]) == 1 and fields(redis.call('XINFO', 'STREAM', KEYS[1]))
+  or { ['entries-added'] = 0, length = 0, ['last-generated-id'] = '0-0' }
 local chunks, count, bytes, after = {}, 0, 0, ARGV[1]
 local most, mostBytes = tonumber(ARGV[2]), tonumber(ARGV[3])
 while count < most and bytes < mostBytes do
@@ -169,7 +174,7 @@ while count < most and bytes < mostBytes do
   after = entries[#entries][1]
   if #entries < ${STEP} then break end
 end
-return chunks
+return { { info['entries-added'], info['length'], info['last-generated-id'] }, chunks }
 `)
 
 /** KEYS stream, lease; ARGV group, token, ids. How many were pending. */

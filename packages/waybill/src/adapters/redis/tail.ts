@@ -1,6 +1,8 @@
-import type { Member } from '../../core/member.ts'
-import { isWaybillError, type WaybillError } from '../../core/errors.ts'
+import { isWaybillError, WaybillError } from '../../core/errors.ts'
+import type { Arrival, Member } from '../../core/member.ts'
+import type { Observe } from '../../core/observe.ts'
 import { arrivalsOf } from './entries.ts'
+import { createGapWatch, type GapWatch, type StreamState, stateOf } from './gap-watch.ts'
 import type { Link } from './link.ts'
 import type { RedisKeys } from './names.ts'
 import { TAIL } from './scripts.ts'
@@ -17,6 +19,7 @@ export interface TailOptions {
   /** An id, or `$`. */
   readonly startId: string
   readonly signal: AbortSignal
+  readonly observe: Observe
   onFatal(error: WaybillError): void
 }
 
@@ -24,6 +27,14 @@ const PAUSE_MS = 500
 const FETCH_MAX = 256
 const FETCH_MAX_BYTES = 1024 * 1024
 let tails = 0
+
+/** Where a partition is read from. */
+interface Start {
+  readonly lastId: string
+  /** Whether that is a place in the stream, not just a time: a stream that ends before it is an older one then. */
+  readonly isPlace: boolean
+  readonly watch: GapWatch
+}
 
 /** Reads all partitions of a topic, without a group. Resolves when it is known where each begins, or that failed for the first time. */
 export function startTail(options: TailOptions): Promise<void> {
@@ -33,14 +44,12 @@ export function startTail(options: TailOptions): Promise<void> {
 }
 
 async function start(options: TailOptions, onTried: () => void): Promise<void> {
-  const { link, keys, topics, topic, startId, signal } = options
+  const { topics, topic, signal } = options
   while (!signal.aborted) {
     try {
       const partitions = await topics.ensure(topic)
       const all = Array.from({ length: partitions }, (_, partition) => partition)
-      const starts = await Promise.all(
-        all.map(async (partition) => (startId === '$' ? newest(link, keys.stream(topic, partition)) : startId)),
-      )
+      const starts = await Promise.all(all.map((partition) => startOf(options, partition)))
       for (const partition of all) void readPartition(options, partition, starts[partition]!)
       break
     } catch (error) {
@@ -56,28 +65,53 @@ async function start(options: TailOptions, onTried: () => void): Promise<void> {
   onTried()
 }
 
-async function newest(link: Link, stream: string): Promise<string> {
-  const reply = (await link.call(['XREVRANGE', stream, '+', '-', 'COUNT', '1'])) as readonly (readonly [string])[]
-  return reply[0]?.[0] ?? '0-0'
+async function startOf(options: TailOptions, partition: number): Promise<Start> {
+  const { startId } = options
+  const { state } = await readAfter(options, partition, startId === '$' ? '0-0' : startId, 0)
+  if (startId === '$') return { lastId: state.lastId, isPlace: true, watch: createGapWatch({ ...state, delivered: state.lastId }) }
+  const isPlace = startId === '0-0'
+  // How many came before a time only the reading of all that follows tells.
+  return { lastId: startId, isPlace, watch: createGapWatch(isPlace ? { ...state, read: 0 } : state) }
 }
 
-async function readPartition(
-  { link, waker, keys, member, topic, signal, onFatal }: TailOptions,
-  partition: number,
-  startId: string,
-): Promise<void> {
+interface Entries {
+  /** `delivered`: the id after which was read. */
+  readonly state: StreamState
+  readonly arrivals: readonly Arrival<string>[]
+}
+
+async function readAfter({ link, keys, topic }: TailOptions, partition: number, lastId: string, max: number): Promise<Entries> {
+  const limits = [String(max), String(FETCH_MAX_BYTES)]
+  const reply = await link.script(TAIL, [keys.stream(topic, partition)], [lastId, ...limits], { bytes: true })
+  const [stands, entries] = reply as readonly [readonly unknown[], unknown]
+  return { state: stateOf([...stands, lastId, -1]), arrivals: arrivalsOf(entries, { topic, partition, redelivered: 'unknown' }) }
+}
+
+async function readPartition(options: TailOptions, partition: number, begun: Start): Promise<void> {
+  const { waker, keys, member, topic, signal, observe, onFatal } = options
+  const { watch } = begun
+  let { lastId, isPlace } = begun
   const stream = keys.stream(topic, partition)
   const name = `${topic}:${partition}`
   const holding = member.hold({ id: `tail@${name}#${++tails}`, partition: name })
-  let lastId = startId
   while (!signal.aborted && !holding.assignment.signal.aborted) {
     await holding.room()
     if (signal.aborted) return
     try {
-      const reply = await link.script(TAIL, [stream], [lastId, String(FETCH_MAX), String(FETCH_MAX_BYTES)], { bytes: true })
-      const arrivals = arrivalsOf(reply, { topic, partition, redelivered: 'unknown' })
+      const { state, arrivals } = await readAfter(options, partition, lastId, FETCH_MAX)
+      const gap = isPlace ? watch.look(state, lastId) : undefined
+      if (gap !== undefined) {
+        const counted = gap.missing === undefined ? {} : { missing: gap.missing }
+        const error = new WaybillError('POSITION_LOST', gap.why, { where: name })
+        observe({ type: 'transport.gap', transport: 'redis', topic, group: '', partition: String(partition), ...counted, error })
+      }
+      if (gap?.isOlder === true) lastId = state.lastId
+      watch.read(arrivals.length)
       if (arrivals.length === 0) await waker.wait(stream, lastId, signal)
-      else lastId = arrivals.at(-1)!.place
+      else {
+        lastId = arrivals.at(-1)!.place
+        isPlace = true
+      }
       holding.add(arrivals)
     } catch (error) {
       if (signal.aborted) return

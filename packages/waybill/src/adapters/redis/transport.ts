@@ -5,12 +5,12 @@ import { WaybillError } from '../../core/errors.ts'
 import { createMember, type Member } from '../../core/member.ts'
 import { checkGroup, checkTopic } from '../../core/names.ts'
 import { type Observe, observeAll } from '../../core/observe.ts'
-import { checkInteger } from '../../core/options.ts'
+import { checkInteger, checkNames } from '../../core/options.ts'
 import { createPublishQueue } from '../../core/publish-queue.ts'
 import { type CheckedSource, checkSource } from '../../core/source.ts'
 import type { Capabilities, Transport } from '../../core/transport.ts'
 import { createAdmin } from './admin.ts'
-import { connectionSettings, redisAddress, type RedisConnectionOptions } from './connection-options.ts'
+import { CONNECTION_NAMES, connectionSettings, redisAddress, type RedisConnectionOptions } from './connection-options.ts'
 import { createGroupTopic } from './group-topic.ts'
 import { createLink, type Link } from './link.ts'
 import { PARTITIONS_MAX, redisKeys } from './names.ts'
@@ -56,6 +56,21 @@ const TEN_MINUTES_MS = 600_000
 const PREFETCH_MAX = 256
 const PREFETCH_MAX_BYTES = 2 * MIB
 const WHERE = 'redis transport'
+const NAMES = {
+  ...CONNECTION_NAMES,
+  keyPrefix: true,
+  partitions: true,
+  createTopics: true,
+  messageMaxBytes: true,
+  requestTimeoutMs: true,
+  closeTimeoutMs: true,
+  leaseMs: true,
+  retainMs: true,
+  retainMax: true,
+  trimEveryMs: true,
+  clock: true,
+  observe: true,
+} as const
 const CAPABILITIES: Capabilities = Object.freeze({
   ordering: 'key',
   stopsKeyAtFailure: true,
@@ -139,7 +154,7 @@ export async function redisTransport(options: RedisTransportOptions = {}): Promi
     const onFatal = (error: WaybillError): void => void member.end(error)
     const memberId = randomBytes(8).toString('hex')
     if (group === undefined) {
-      for (const topic of names) announce(startTail({ link, waker, keys, topics, member, topic, startId, signal: ended, onFatal }))
+      for (const topic of names) announce(startTail({ link, waker, keys, topics, member, topic, startId, signal: ended, observe, onFatal }))
       return async () => {}
     }
     const parts = names.map((topic) =>
@@ -229,6 +244,7 @@ export async function redisTransport(options: RedisTransportOptions = {}): Promi
 }
 
 function checkOptions(options: RedisTransportOptions) {
+  checkNames(options, NAMES, 'redisTransport')
   const number = (name: keyof RedisTransportOptions, value: unknown, min: number, max: number): number =>
     checkInteger(value, `redisTransport.${name}`, min, max)
   const { createTopics: mayCreate = true } = options
