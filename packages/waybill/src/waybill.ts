@@ -62,7 +62,10 @@ export type EventNames<Contexts extends readonly BoundedContext[]> = Contexts[nu
 
 /** The road, composed. `Name`: the events that its contexts declare, which are those that may be published; checked at run time too. */
 export interface Waybill<Name extends string = string> {
-  /** Checks configuration and tables, then starts relay and handlers. @throws WaybillError `HYBRID_WITHOUT_CONSUMER` | `HYBRID_FAST_ACROSS_CONTEXTS` | `NOT_MIGRATED` ... */
+  /**
+   * Checks configuration, tables and that the broker can be asked, then starts relay and handlers. After it was refused it may be called again.
+   * @throws WaybillError `HYBRID_WITHOUT_CONSUMER` | `HYBRID_FAST_ACROSS_CONTEXTS` | `NOT_MIGRATED` | `TRANSPORT_UNAVAILABLE` ...
+   */
   start(): Promise<void>
   /** Takes nothing more in, finishes what runs, gives leases back, closes database and transport. Idempotent; bounded by `shutdownMs` a stage. */
   stop(): Promise<void>

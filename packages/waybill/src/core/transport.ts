@@ -123,7 +123,10 @@ export interface Subscriber {
 export interface Transport extends Publisher, Subscriber {
   /** Its kind, for messages and metrics: `memory`, `kafka` ... */
   readonly name: string
-  /** Tells the transport which groups exist, before anything is published. Idempotent. */
+  /**
+   * Tells the transport which groups exist, before anything is published. Idempotent.
+   * @throws WaybillError `TRANSPORT_UNAVAILABLE` where the broker can't be asked: nothing is half done, ask again
+   */
   declareGroups(groups: readonly { readonly topic: string; readonly group: string }[]): Promise<void>
   /** What people ask of the broker behind it; missing where there is none. */
   readonly admin?: TransportAdmin

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
+import { isWaybillError } from '../core/errors.ts'
 import type { WaybillEvent } from '../core/observe.ts'
 import type { Delivery, Transport } from '../core/transport.ts'
 import { type BrokerCheck, type BrokerCheckTools, type BrokerUnderTest, needsBroker, needsLastingBroker } from './transport-checks.ts'
@@ -118,6 +119,11 @@ export const faultChecks: readonly BrokerCheck[] = [
         await broker.stop('kill')
         const outcomes = await within('an answer', ANSWER_MS, transport.publish([message(topic, 'a', 5)], never))
         assert.notEqual(outcomes[0]?.kind, 'stored')
+        if (keeps) {
+          // Whoever starts now hears why it can't, and does not wait for ever.
+          const declared = within('an answer', ANSWER_MS, transport.declareGroups([{ topic: tools.topic(), group }]))
+          await assert.rejects(declared, (error) => isWaybillError(error) && error.retryable)
+        }
         await broker.start()
         const worker = keeps ? startWorker(transport, topic, group, ({ message: { id } }) => void ledger.arrived.push(id)) : undefined
         await within(

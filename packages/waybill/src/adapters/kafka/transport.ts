@@ -1,4 +1,4 @@
-import { WaybillError, isWaybillError } from '../../core/errors.ts'
+import { WaybillError } from '../../core/errors.ts'
 import { checkGroup, checkTopic } from '../../core/names.ts'
 import type { Member } from '../../core/member.ts'
 import { requirePeer } from '../../core/peer.ts'
@@ -68,16 +68,6 @@ export async function kafkaTransport(given: KafkaTransportOptions): Promise<Tran
     if (closing !== undefined) throw new WaybillError('CLOSED', 'the transport is closed', { where: 'kafka transport' })
   }
 
-  /** So that whoever looks finds the topic. While the broker is away, it is the first use that makes it. */
-  async function prepare(topic: string): Promise<void> {
-    try {
-      await topics.ensure(topic)
-    } catch (error) {
-      if (!isWaybillError(error, 'TRANSPORT_UNAVAILABLE')) throw error
-      observe({ type: 'transport.failed', transport: 'kafka', error })
-    }
-  }
-
   async function close(): Promise<void> {
     const limit = AbortSignal.timeout(Math.ceil(options.closeTimeoutMs / 2))
     await Promise.all([queue.close(limit), ...[...members].map((member) => member.end())])
@@ -107,7 +97,7 @@ export async function kafkaTransport(given: KafkaTransportOptions): Promise<Tran
     async declareGroups(groups) {
       assertOpen()
       for (const { group } of groups) checkGroup(group)
-      await Promise.all([...new Set(groups.map(({ topic }) => checkTopic(topic)))].map(prepare))
+      await Promise.all([...new Set(groups.map(({ topic }) => checkTopic(topic)))].map((topic) => topics.ensure(topic)))
     },
     admin: createKafkaAdmin({ admin, options, health, toError }),
     close: () => (closing ??= close()),

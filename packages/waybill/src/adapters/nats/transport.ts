@@ -187,16 +187,7 @@ export async function natsTransport(natsOptions: NatsTransportOptions = {}): Pro
         checkTopic(topic)
         checkGroup(group)
       }
-      for (const topic of new Set(groups.map((each) => each.topic))) {
-        try {
-          await streams.open(topic)
-        } catch (error) {
-          // A broker that is away is no reason not to start: whoever publishes or subscribes asks again.
-          if (!isWaybillError(error) || !error.retryable) throw error
-          observe({ type: 'transport.failed', transport: 'nats', error })
-          return
-        }
-      }
+      for (const topic of new Set(groups.map((each) => each.topic))) await streams.open(topic)
     },
     admin: createAdmin(parts),
     close: () => (closing ??= shut()),
