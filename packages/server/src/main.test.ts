@@ -70,6 +70,11 @@ test('wrong usage and wrong settings are one line on stderr, nothing on stdout, 
     [['relay', '--broker', 'memory'], {}, /--broker is not usable.*allowed: kafka, nats, redis, pulsar/],
     [['outbox', 'publish'], { MESSAGE_BUS_TYPE: 'nats' }, /with a broker \(nats\).*allowed: "waybill relay --once"/],
     [['topics'], {}, /there is no broker to ask: MESSAGE_BUS_TYPE is inprocess/],
+    [
+      ['topics', 'bad topic'],
+      { MESSAGE_BUS_TYPE: 'redis', REDIS_URL: 'redis://127.0.0.1:1' },
+      /topic is not a usable name.*\[INVALID_NAME\]/,
+    ],
     [['topics', '--broker', 'kafkka'], {}, /--broker is not usable; did you mean "kafka"\?/],
     [['tail'], { MESSAGE_BUS_TYPE: 'redis' }, /which topic was not said/],
     [

@@ -134,7 +134,7 @@ function report(error: unknown, argv: readonly string[], env: Environment, outpu
     argument(argv, '--database') !== undefined ? '--database' : argument(argv, '--app') === undefined ? 'DATABASE_URL' : undefined
   const message = given === undefined ? error.message : error.message.replace(/ at the database URL\)$/, ` at ${given})`)
   output.fail(`${message}${hint} [${error.code}]`)
-  const wrongUse = isWaybillError(error, 'INVALID_SETTING', 'INVALID_OPTION', 'INVALID_FILE', 'UNSUPPORTED')
+  const wrongUse = isWaybillError(error, 'INVALID_SETTING', 'INVALID_OPTION', 'INVALID_NAME', 'INVALID_FILE', 'UNSUPPORTED')
   return wrongUse ? 2 : 1
 }
 

@@ -4,6 +4,8 @@ import { WaybillError } from './errors.ts'
 export const NAME_MAX = 200
 /** Longest key or aggregate id, in UTF-8 bytes. */
 export const KEY_MAX_BYTES = 512
+/** Longest id of a message, in characters. */
+export const ID_MAX = 200
 /** Most headers that one message may carry. */
 export const HEADERS_MAX = 64
 /** Longest header value, in UTF-8 bytes. */
@@ -71,6 +73,39 @@ export function checkKey(value: unknown, what: string): string {
 /** What {@link checkKey} asks for. */
 export function isKey(value: unknown): value is string {
   return typeof value === 'string' && value.length > 0 && isSafeText(value, KEY_MAX_BYTES)
+}
+
+/** Whether a message's id arrives as it was sent everywhere: an inbox knows repeats by it. */
+export function isMessageId(value: unknown): value is string {
+  return isKey(value) && value.length <= ID_MAX
+}
+
+/**
+ * Checks what a transport is given beside topic and key: the id, the headers, and that the body is bytes.
+ * @throws WaybillError `MESSAGE_REJECTED` | `INVALID_HEADER`
+ */
+export function checkContent({
+  id,
+  headers,
+  body,
+}: {
+  readonly id: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: Uint8Array
+}): void {
+  if (!isMessageId(id))
+    throw new WaybillError('MESSAGE_REJECTED', 'the id of a message is not usable', {
+      got: id,
+      allowed: `1 to ${ID_MAX} characters, none of them control or invisible`,
+      where: 'message.id',
+    })
+  if (!(body instanceof Uint8Array))
+    throw new WaybillError('MESSAGE_REJECTED', 'the body is not bytes', {
+      got: body,
+      allowed: 'a Uint8Array',
+      where: `body of message ${id}`,
+    })
+  checkHeaders(headers, `headers of message ${id}`)
 }
 
 /** What is wrong with a header: its name, its value, or nothing. */

@@ -1,5 +1,5 @@
 import { type WaybillErrorCode, WaybillError, isWaybillError } from './errors.ts'
-import { checkHeaders, checkKey, checkTopic } from './names.ts'
+import { checkContent, checkKey, checkTopic } from './names.ts'
 import type { Message, PublishOutcome } from './transport.ts'
 
 export interface PublishQueueOptions {
@@ -107,7 +107,7 @@ export function createPublishQueue(options: PublishQueueOptions): PublishQueue {
     error('PUBLISH_FAILED', 'an earlier message of its key was not stored', { got: message.key })
 
   function refusal(message: Message, line: Line): WaybillError | undefined {
-    checkHeaders(message.headers, `headers of message ${message.id}`)
+    checkContent(message)
     const { byteLength } = message.body
     if (byteLength > options.messageMaxBytes)
       return error('PAYLOAD_TOO_LARGE', 'the message is too large', {

@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import { headerFault, HEADERS_MAX, isKey } from './names.ts'
+import { headerFault, HEADERS_MAX, isKey, isMessageId } from './names.ts'
 import type { Message } from './transport.ts'
 
 /** What came from a broker, before anybody has looked at it: another system may have put it there. */
@@ -13,7 +13,6 @@ export interface ReceivedParts {
   readonly body: Uint8Array
 }
 
-const ID_MAX = 200
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
@@ -23,7 +22,7 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 export function receivedMessage({ topic, place, id, key, headers, body }: ReceivedParts): Message {
   const kept = usableHeaders(headers)
   const ownId = id ?? kept['event_id']
-  const finalId = ownId !== undefined && ownId.length <= ID_MAX && isKey(ownId) ? ownId : place
+  const finalId = isMessageId(ownId) ? ownId : place
   const keyText = textOf(key)
   return { id: finalId, topic, key: keyText !== undefined && isKey(keyText) ? keyText : finalId, headers: kept, body }
 }

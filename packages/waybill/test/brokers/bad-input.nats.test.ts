@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
+import { connect as connectSocket } from 'node:net'
 import { after, before, suite, test } from 'node:test'
 import { connect } from '@nats-io/transport-node'
 import { type OwnServer, ownServer } from 'waybill-services'
+import { natsToken } from '../../src/adapters/nats/names.ts'
 import { isWaybillError, type WaybillError } from '../../src/core/errors.ts'
 import { newId } from '../../src/core/ids.ts'
 import type { WaybillEvent } from '../../src/core/observe.ts'
@@ -358,6 +360,84 @@ suite('nats, what is lost at the server', () => {
     assert.equal(got[1]!.message.id, `nats:${natsStreamName('waybill', topic)}:2`)
     assert.deepEqual(Buffer.from(got[1]!.message.body), Buffer.from([0xff, 0xfe]))
   })
+
+  check(
+    'headers of somebody else that the client throws at: their message comes without them, and a group and a tail go on',
+    async (topic) => {
+      await send(topic, 0, 1)
+      const blocks = ['bad key: x', 'key : x', 'k\0\xff: x', 'key: a\rb'].map((line) =>
+        Buffer.from(`NATS/1.0\r\n${line}\r\n\r\n`, 'latin1'),
+      )
+      await sendRaw(
+        blocks.flatMap((head, index) => [
+          Buffer.from(`HPUB waybill.${topic} ${head.length} ${head.length + 1}\r\n`),
+          head,
+          Buffer.from(`${index}\r\n`),
+        ]),
+      )
+      const stop = new AbortController()
+      const tailed: string[] = []
+      const tailing = (async () => {
+        for await (const deliveries of transport.subscribe({ topics: [topic] }, stop.signal))
+          tailed.push(...deliveries.map(({ message: { body } }) => Buffer.from(body).toString()))
+      })()
+      await send(topic, 99, 1)
+      const group = readGroup(transport, topic)
+      await until('all to come', async () => group.texts.includes('99') && tailed.includes('99'))
+      assert.deepEqual(group.texts, ['0', '0', '1', '2', '3', '99'])
+      assert.deepEqual(tailed, group.texts)
+      stop.abort()
+      await tailing
+      await group.leave()
+    },
+  )
+
+  for (const [what, body, headers] of [
+    ['deleted', '', 'KV-Operation: DEL'],
+    ['purged', '', 'KV-Operation: PURGE\r\nNats-Rollup: sub'],
+    ['overwritten with what is no JSON', '{', 'x: y'],
+    ['overwritten with something else', 'null', 'x: y'],
+  ] as const)
+    check(`a position that a tool has ${what}: told, the group begins anew, and others who look are not bothered`, async (topic) => {
+      await send(topic, 0, 2)
+      const before = readGroup(transport, topic)
+      await until('two to come', async () => before.texts.length === 2)
+      await before.leave()
+      const head = `NATS/1.0\r\n${headers}\r\n\r\n`
+      const key = `$KV.waybill-groups.${natsToken(topic)}.${natsToken('bad/input')}.0`
+      const existed = await transport.admin!.topics([topic], never)
+      assert.equal(existed[0]!.groups.length, 1)
+      await sendRaw([Buffer.from(`HPUB ${key} ${head.length} ${head.length + body.length}\r\n${head}${body}\r\n`)])
+      const looked = await transport.admin!.topics([topic], never)
+      assert.deepEqual(looked[0]!.groups, [])
+      const group = readGroup(transport, topic)
+      await until('all to come again', async () => group.texts.length === 2)
+      assert.deepEqual(group.texts, ['0', '1'])
+      assert.deepEqual(
+        gaps.map(({ error }) => isWaybillError(error, 'POSITION_LOST')),
+        [true],
+      )
+      await group.leave()
+    })
+
+  check('headers that are too many bytes for the server are refused as too large', async (topic) => {
+    const headers = Object.fromEntries(Array.from({ length: 30 }, (_, index) => [`h${index}`, 'x'.repeat(4096)]))
+    const [outcome] = await transport.publish([{ ...message(topic), headers }], never)
+    assert.equal(errorOf(outcome).code, 'PAYLOAD_TOO_LARGE')
+  })
+
+  /** What no client would send: bytes, as they are. */
+  async function sendRaw(parts: readonly Uint8Array[]): Promise<void> {
+    const { hostname, port } = new URL(server!.url)
+    const socket = connectSocket(Number(port), hostname)
+    const answered = new Promise<void>((resolve, reject) => {
+      socket.on('error', reject)
+      socket.on('data', (text: Buffer) => void (text.includes('PONG') && resolve()))
+    })
+    socket.write(Buffer.concat([Buffer.from('CONNECT {"verbose":false,"headers":true}\r\n'), ...parts, Buffer.from('PING\r\n')]))
+    await answered
+    socket.destroy()
+  }
 })
 
 suite('nats, settings', () => {

@@ -142,6 +142,31 @@ suite('bad input, Redis', async () => {
       assert.deepEqual([version, settings['appendonly']], ['unknown', 'unknown'])
     })
 
+    test('a user without rights to keys of the prefix: an error of the report, and no list of topics', async () => {
+      const rights = { url: url('redis'), username: server.extra['limitedUser']!, password: server.extra['limitedPassword']! }
+      const lacking = (options: RedisTransportOptions) =>
+        examined(options).then(({ findings }) => findings.filter(({ text }) => text.startsWith('this user lacks rights')))
+      const [found] = await lacking(rights)
+      assert.equal(found?.level, 'error')
+      assert.match(found.text, /keys of topics \(waybill:\{TOPIC\}\): .*NOPERM/)
+      assert.match(found.advice, /~waybill:\*/)
+      const transport = await redisTransport(rights)
+      await assert.rejects(transport.admin!.topics(undefined, never), { code: 'ACCESS_DENIED' })
+      await transport.close()
+      assert.deepEqual(await lacking({ url: url('redis'), ...credentials() }), [], 'who has them all')
+      const topic = freshTopic()
+      const full = await redisTransport({ url: url('redis'), ...credentials() })
+      assert.deepEqual(await full.publish([message(topic, 'x')], never), [{ kind: 'stored' }])
+      await full.close()
+      const client = createClient({ url: server.url })
+      await client.connect()
+      await client.sendCommand(['ACL', 'SETUSER', 'desk', 'on', '>pass', '~waybill:{' + topic + '}*', '+@all'])
+      client.destroy()
+      assert.deepEqual(await lacking({ url: url('redis'), username: 'desk', password: 'pass' }), [], 'who has those of a topic')
+      // It may read, and not store.
+      assert.equal((await lacking({ ...rights, keyPrefix: 'limited' }))[0]?.level, 'error')
+    })
+
     test('a user without rights: access denied', async () => {
       const { publish, subscribe } = await refusals({
         url: url('redis'),
@@ -311,6 +336,28 @@ suite('bad input, Redis', async () => {
       assert.ok(error.retryable)
       await client.sendCommand(['CONFIG', 'SET', 'maxmemory', '0'])
       await publish(topic, 'again')
+    })
+
+    test('a server without memory lets a member that starts anew take over and settle, since that is what makes room', async (t) => {
+      await own({})
+      t.after(done)
+      const topic = freshTopic()
+      await publish(topic, 'first')
+      const before = work(transport, topic)
+      await before.got('first')
+      await before.leave()
+      await publish(topic, 'second')
+      await client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1'])
+      const successor = await redisTransport({ url: server.url, partitions: PARTITIONS, leaseMs: 1_000, requestTimeoutMs: 2_000 })
+      t.after(() => successor.close())
+      const { got, leave } = work(successor, topic)
+      await got('second')
+      await leave()
+      const [report] = await successor.admin!.topics([topic], never)
+      assert.deepEqual(
+        report!.groups.map(({ lag }) => lag),
+        [0],
+      )
     })
 
     test('where a key of a partition is something else, that partition is refused, and no other', async (t) => {

@@ -78,7 +78,10 @@ export function createTopics(
     }
     const facts = await answer
     if (facts === undefined) remembered.delete(topic)
-    else if (remembered.size < REMEMBERED_MAX || remembered.has(topic)) remembered.set(topic, { facts, untilMs: clock.now() + REMEMBER_MS })
+    else {
+      if (remembered.size >= REMEMBERED_MAX) remembered.clear()
+      remembered.set(topic, { facts, untilMs: clock.now() + REMEMBER_MS })
+    }
     return facts
   }
 

@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from '../../core/clock.ts'
 import { WaybillError } from '../../core/errors.ts'
-import { checkGroup, checkHeaders, checkKey, checkTopic } from '../../core/names.ts'
+import { checkGroup, checkContent, checkKey, checkTopic } from '../../core/names.ts'
 import { checkInteger } from '../../core/options.ts'
 import { checkSource } from '../../core/source.ts'
 import type { Capabilities, Message, PublishOutcome, Transport } from '../../core/transport.ts'
@@ -79,7 +79,7 @@ export function memoryTransport(options: MemoryTransportOptions = {}): Transport
   function store(message: Message): { readonly topic: Topic; readonly stored: Stored } {
     const topic = topicOf(message.topic)
     checkKey(message.key, `key of message ${message.id}`)
-    checkHeaders(message.headers, `headers of message ${message.id}`)
+    checkContent(message)
     if (message.body.byteLength > messageMaxBytes) {
       throw new WaybillError('PAYLOAD_TOO_LARGE', 'the message is too large', {
         got: message.body.byteLength,

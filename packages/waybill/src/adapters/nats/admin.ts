@@ -1,9 +1,9 @@
-import { isWaybillError } from '../../core/errors.ts'
+import { WaybillError, isWaybillError } from '../../core/errors.ts'
 import { checkTopic } from '../../core/names.ts'
 import type { BrokerReport, TopicReport, TransportAdmin } from '../../core/transport.ts'
 import type { JetStreamApi } from './api.ts'
 import { newId } from '../../core/ids.ts'
-import { isJetStreamError, toWaybillError } from './failures.ts'
+import { JS, isJetStreamError, toWaybillError } from './failures.ts'
 import { fromNatsSubject, natsPartitionSubject, natsSubject } from './names.ts'
 import type { AdapterParts } from './partition.ts'
 import { countMembers } from './presence.ts'
@@ -37,6 +37,15 @@ export function createAdmin(parts: AdapterParts): TransportAdmin {
       if (offset >= page.total || found.length === 0) break
     }
     return all
+  }
+
+  async function infoOf(topic: string): Promise<StreamInfo> {
+    try {
+      return await api.ask<StreamInfo>(`STREAM.INFO.${parts.streams.nameOf(topic)}`)
+    } catch (error) {
+      if (!isJetStreamError(error, JS.streamMissing)) throw error
+      throw new WaybillError('TOPIC_MISSING', `there is no topic ${topic}`, { got: topic, where: 'nats transport', cause: error })
+    }
   }
 
   async function report(info: StreamInfo, topic: string): Promise<TopicReport> {
@@ -94,8 +103,7 @@ export function createAdmin(parts: AdapterParts): TransportAdmin {
         const reports: TopicReport[] = []
         for (const topic of [...new Set(names)].map(checkTopic).toSorted()) {
           signal.throwIfAborted()
-          const name = parts.streams.nameOf(topic)
-          reports.push(await report(await api.ask<StreamInfo>(`STREAM.INFO.${name}`), topic))
+          reports.push(await report(await infoOf(topic), topic))
         }
         return reports
       } catch (error) {

@@ -2,7 +2,7 @@ import { WaybillError } from '../../core/errors.ts'
 import type { NatsMessage } from './client.ts'
 import type { Connection } from './connection.ts'
 import { JetStreamError } from './failures.ts'
-import { rawHeaders } from './headers.ts'
+import { headersOf, rawHeaders } from './headers.ts'
 import type { ReplyTarget } from './replies.ts'
 
 /** JetStream's API as far as it is used: JSON questions and answers. */
@@ -23,7 +23,7 @@ const decoder = new TextDecoder()
 
 /** Reads an answer. @throws JetStreamError */
 export function readAnswer(message: NatsMessage, what: string): unknown {
-  if (message.data.byteLength === 0 && message.headers?.code === 503) throw new JetStreamError(503, 0, `nobody answers ${what}`)
+  if (message.data.byteLength === 0 && headersOf(message)?.code === 503) throw new JetStreamError(503, 0, `nobody answers ${what}`)
   const answer: unknown = JSON.parse(decoder.decode(message.data))
   if (typeof answer === 'object' && answer !== null && 'error' in answer) {
     const { code = 500, err_code = 0, description = '' } = answer.error as { code?: number; err_code?: number; description?: string }

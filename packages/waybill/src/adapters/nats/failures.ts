@@ -23,11 +23,14 @@ export const isJetStreamError = (error: unknown, ...errCodes: readonly number[])
 /** Storage, message, byte and account limits. */
 const FULL = new Set([10002, 10023, 10028, 10047, 10076, 10077, 10122])
 
+/** A message, or its headers, which the server takes 64 KiB of. */
+const TOO_LARGE = new Set([10054, 10097])
+
 /** Why a message was not stored, as one of ours. */
 export function toPublishError(error: JetStreamError, where: string): WaybillError {
   const code: WaybillErrorCode = FULL.has(error.errCode)
     ? 'QUEUE_FULL'
-    : error.errCode === 10054
+    : TOO_LARGE.has(error.errCode)
       ? 'PAYLOAD_TOO_LARGE'
       : error.code === 503 || error.code === 500
         ? 'TRANSPORT_UNAVAILABLE'

@@ -1,6 +1,6 @@
 import { receivedMessage } from '../../core/received.ts'
 import type { Message } from '../../core/transport.ts'
-import type { NatsHeaders, NatsMessage } from './client.ts'
+import type { NatsHeaders, NatsMessage, NatsReceivedHeaders } from './client.ts'
 
 /** The header that carries a message's key. */
 export const KEY_HEADER = 'waybill-key'
@@ -40,8 +40,18 @@ export function encodeHeaders({ id, key, headers }: Message): Uint8Array {
   return Buffer.from(`${text}\r\n`)
 }
 
-/** A stored message as ours; `place` stands for an id that it does not have. */
-export function decodeMessage(topic: string, place: string, { headers, data }: NatsMessage): Message {
+/** The client reads headers when it is asked for them, and throws at those of a foreign message that are none to it: it has none then. */
+export function headersOf(message: NatsMessage): NatsReceivedHeaders | undefined {
+  try {
+    return message.headers
+  } catch {
+    return undefined
+  }
+}
+
+/** A stored message as ours; `place` stands for an id that it does not have. It never throws, whoever wrote the message. */
+export function decodeMessage(topic: string, place: string, message: NatsMessage): Message {
+  const headers = headersOf(message)
   let id: string | undefined
   let key: string | undefined
   const kept: (readonly [string, string])[] = []
@@ -54,5 +64,5 @@ export function decodeMessage(topic: string, place: string, { headers, data }: N
       else if (!/^nats-/i.test(name)) kept.push([name, decodeValue(value)])
     }
   }
-  return receivedMessage({ topic, place, id, key, headers: kept, body: data })
+  return receivedMessage({ topic, place, id, key, headers: kept, body: message.data })
 }

@@ -60,7 +60,7 @@ export async function takeLease(found: FoundRecord, changes: Partial<GroupRecord
   // Its answer may have been lost while it was written.
   if (revision === undefined) {
     const seen = await records.read(key)
-    if (seen === undefined || seen.record.owner !== memberId || seen.record.epoch !== record.epoch) return undefined
+    if (seen.record?.owner !== memberId || seen.record.epoch !== record.epoch) return undefined
     revision = seen.revision
   }
   let current = revision
@@ -91,9 +91,9 @@ export async function takeLease(found: FoundRecord, changes: Partial<GroupRecord
       return
     }
     const seen = await records.read(key)
-    if (seen === undefined || seen.record.owner !== memberId || seen.record.epoch !== record.epoch) {
-      if (seen === undefined) lease.onDeleted()
-      const text = seen === undefined ? 'the position was deleted' : 'the partition is held by somebody else now'
+    if (seen.record?.owner !== memberId || seen.record.epoch !== record.epoch) {
+      if (seen.record === undefined) lease.onDeleted()
+      const text = seen.record === undefined ? 'the position was deleted' : 'the partition is held by somebody else now'
       const error = new WaybillError('LEASE_LOST', text, { where: key })
       lose(error)
       throw error

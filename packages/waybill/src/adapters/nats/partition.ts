@@ -122,14 +122,8 @@ export function createPartition(parts: AdapterParts, options: PartitionOptions):
 
   async function acquire(): Promise<void> {
     const info = await lookAtStream()
-    let found = await records.read(key)
-    if (found === undefined) {
-      // Once it has been there, it is lost with its bucket.
-      const record = firstRecord(stream, group, options.start, info, leaseMs)
-      const revision = await records.write(key, record, 0)
-      if (revision === undefined) return rest(50)
-      found = { record, revision }
-    }
+    const found = await find(info)
+    if (found === undefined) return rest(50)
     const { owner } = found.record
     if (owner !== null && owner !== memberId && !hasExpired(found)) return rest(Math.min(leaseMs / 4, 1000))
     const changes = compare(found.record, info)
@@ -142,7 +136,7 @@ export function createPartition(parts: AdapterParts, options: PartitionOptions):
       options: parts.options,
       position: (record) => position(record),
       onLost: (error) => lostIt(error),
-      onDeleted: () => gap(new WaybillError('POSITION_LOST', 'the position of the group was deleted: it begins anew', { where: label })),
+      onDeleted: lostPosition,
     })
     if (lease === undefined) return rest(50)
     watched = undefined
@@ -150,6 +144,21 @@ export function createPartition(parts: AdapterParts, options: PartitionOptions):
     held = hold(lease, info)
     position = held.position
     options.onHeld(true)
+  }
+
+  /** The group's position, which begins here where there is none; nothing where somebody else was faster. */
+  async function find(info: StreamInfo): Promise<FoundRecord | undefined> {
+    const { record, revision } = await records.read(key)
+    if (record !== undefined) return { record, revision }
+    // Where its whole bucket is gone, nothing tells whether it has ever been there.
+    if (revision > 0) lostPosition()
+    const first = firstRecord(stream, group, options.start, info, leaseMs)
+    const written = await records.write(key, first, revision)
+    return written === undefined ? undefined : { record: first, revision: written }
+  }
+
+  function lostPosition(): void {
+    gap(new WaybillError('POSITION_LOST', 'the position of the group was deleted: it begins anew', { where: label }))
   }
 
   /** Whether its owner has not written for as long as it promised to. */

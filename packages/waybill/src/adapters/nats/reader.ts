@@ -6,6 +6,7 @@ import type { JetStreamApi } from './api.ts'
 import type { NatsMessage } from './client.ts'
 import type { Connection } from './connection.ts'
 import { toWaybillError } from './failures.ts'
+import { headersOf } from './headers.ts'
 import type { CheckedNatsOptions } from './options.ts'
 import type { StreamInfo, Streams, TopicStream } from './streams.ts'
 
@@ -264,11 +265,17 @@ export function createReader(parts: ReaderParts, options: ReaderOptions): Reader
     if (pending.length === 0) return
     const messages = pending
     pending = []
-    if (!stopped.signal.aborted) options.onMessages(messages)
+    try {
+      if (!stopped.signal.aborted) options.onMessages(messages)
+    } catch (error) {
+      // Nobody above this waits for it: what is thrown here would end the process.
+      return fail(toWaybillError(error, stream.topic))
+    }
     pull()
   }
 
-  function receiveStatus({ headers }: NatsMessage): void {
+  function receiveStatus(message: NatsMessage): void {
+    const headers = headersOf(message)
     const code = headers?.code ?? 0
     if (code === 100) {
       // Sent only where nothing is left to be sent.

@@ -25,15 +25,16 @@ export interface GroupRecord {
   readonly unread: number
 }
 
-export interface FoundRecord {
-  readonly record: GroupRecord
+export interface FoundRecord<Found = GroupRecord> {
+  readonly record: Found
   /** What a write must expect to find. */
   readonly revision: number
 }
 
 /** The positions and leases of groups. Each write is refused where another one came between: that is what fences. */
 export interface Records {
-  read(key: string): Promise<FoundRecord | undefined>
+  /** Without a record where there is none, or none that can be read: a tool may have deleted it, or written something else. */
+  read(key: string): Promise<FoundRecord<GroupRecord | undefined>>
   /** Gives back the new revision, undefined where somebody else wrote since `expected` (0: there was none). */
   write(key: string, record: GroupRecord, expected: number): Promise<number | undefined>
   key(topic: string, group: string, partition: number): string
@@ -91,7 +92,7 @@ export function createRecords(api: JetStreamApi, streams: Streams, options: Chec
     async read(key) {
       await ensure()
       const found = await last(`$KV.${bucket}.${key}`)
-      return found === undefined ? undefined : { record: parse(found.message.data), revision: found.message.seq }
+      return found === undefined ? { record: undefined, revision: 0 } : { record: parse(found.message.data), revision: found.message.seq }
     },
     async write(key, record, expected) {
       await ensure()
@@ -111,8 +112,8 @@ export function createRecords(api: JetStreamApi, streams: Streams, options: Chec
       const subjects = await subjectsOf(`$KV.${bucket}.${natsToken(topic)}.>`)
       const found = await Promise.all(
         subjects.map(async (subject) => {
-          const message = await last(subject)
-          return message === undefined ? [] : [{ partition: Number(subject.split('.').at(-1)), record: parse(message.message.data) }]
+          const record = parse((await last(subject))?.message.data)
+          return record === undefined ? [] : [{ partition: Number(subject.split('.').at(-1)), record }]
         }),
       )
       return found.flat().map(({ partition, record }) => ({ group: record.group, partition, record }))
@@ -130,4 +131,26 @@ export function createRecords(api: JetStreamApi, streams: Streams, options: Chec
   }
 }
 
-const parse = (data: string | undefined): GroupRecord => JSON.parse(Buffer.from(data ?? '', 'base64').toString('utf8')) as GroupRecord
+function parse(data = ''): GroupRecord | undefined {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(data, 'base64').toString('utf8'))
+    return isRecord(value) ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isRecord(value: unknown): value is GroupRecord {
+  if (typeof value !== 'object' || value === null) return false
+  const { topic, group, owner, epoch, leaseMs, stream, upTo, open, unread, at } = value as Readonly<Record<keyof GroupRecord, unknown>>
+  return (
+    [topic, group, stream].every((each) => typeof each === 'string') &&
+    (owner === null || typeof owner === 'string') &&
+    [epoch, leaseMs, upTo, unread].every(isCount) &&
+    Array.isArray(open) &&
+    open.every(isCount) &&
+    (at === undefined || typeof at === 'string')
+  )
+}
+
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0

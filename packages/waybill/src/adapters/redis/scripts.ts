@@ -1,10 +1,15 @@
-import { defineScript } from './link.ts'
+import { type Script, defineScript } from './link.ts'
 
 /** The one consumer of each of our groups at a partition: who may act as it is a matter of the lease. */
 export const CONSUMER = 'waybill'
 
 /** Entries that a script reads at once: by so many may it exceed its limit of bytes. */
 const STEP = 16
+
+/**
+ * A script that runs where the server's memory is full, too: whoever takes over and settles is the one who makes room. Only storing is refused then.
+ */
+const lasting = (source: string): Script => defineScript(`#!lua flags=allow-oom\n${source}`)
 
 const FENCED = `
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return redis.error_reply('LEASELOST the lease is with somebody else') end
@@ -84,7 +89,7 @@ return failures or index
 `)
 
 /** KEYS topic; ARGV partitions, or 0 to make nothing. The topic's partitions, 0 where there is no such topic. */
-export const TOPIC = defineScript(`
+export const TOPIC = lasting(`
 local known = redis.call('HGET', KEYS[1], 'partitions')
 if known then return tonumber(known) end
 if ARGV[1] ~= '0' then redis.call('HSET', KEYS[1], 'partitions', ARGV[1]) end
@@ -92,12 +97,12 @@ return tonumber(ARGV[1])
 `)
 
 /** KEYS stream; ARGV group, start, `first` or `again`. 1 where the group had to be made. */
-export const ENSURE = defineScript(`${STATE}
+export const ENSURE = lasting(`${STATE}
 return ensure(KEYS[1], ARGV[1], ARGV[2])
 `)
 
 /** KEYS stream, lease, fence; ARGV group, start, `first` or `again`, name, lease in ms. Nothing where it is taken; else token, made, state. */
-export const ACQUIRE = defineScript(`${STATE}
+export const ACQUIRE = lasting(`${STATE}
 if redis.call('EXISTS', KEYS[2]) == 1 then return false end
 local made = ensure(KEYS[1], ARGV[1], ARGV[2])
 local token = redis.call('HINCRBY', KEYS[3], ARGV[1], 1) .. ':' .. ARGV[4]
@@ -106,13 +111,13 @@ return { token, made, unpack(state(KEYS[1], ARGV[1])) }
 `)
 
 /** KEYS stream, lease; ARGV group, token, lease in ms. The state; nothing where stream or group are gone. */
-export const RENEW = defineScript(`${STATE}${FENCED}
+export const RENEW = lasting(`${STATE}${FENCED}
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return state(KEYS[1], ARGV[1]) or false
 `)
 
 /** KEYS stream, lease; ARGV group, token. 1 where it was ours. */
-export const RELEASE = defineScript(`
+export const RELEASE = lasting(`
 if redis.call('GET', KEYS[2]) == ARGV[2] then return redis.call('DEL', KEYS[2]) end
 return 0
 `)
@@ -128,7 +133,7 @@ end
 `
 
 /** KEYS stream, lease; ARGV group, token, most messages, most bytes. New entries, as arrays of entries. */
-export const FETCH = defineScript(`${COUNT_BYTES}${FENCED}
+export const FETCH = lasting(`${COUNT_BYTES}${FENCED}
 local chunks, count, bytes = {}, 0, 0
 local most, mostBytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 while count < most and bytes < mostBytes do
@@ -145,7 +150,7 @@ return chunks
 `)
 
 /** KEYS stream, lease; ARGV group, token, most messages, most bytes, cursor. What is pending: next cursor, how many were deleted, arrays of entries. */
-export const CLAIM = defineScript(`${COUNT_BYTES}${FENCED}
+export const CLAIM = lasting(`${COUNT_BYTES}${FENCED}
 local chunks, count, bytes, deleted, cursor = {}, 0, 0, 0, ARGV[5]
 local most, mostBytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 repeat
@@ -160,7 +165,7 @@ return { cursor, deleted, chunks }
 `)
 
 /** KEYS stream; ARGV exclusive start, most messages, most bytes. How the stream stands (added, length, last id), and what a tail reads, as arrays of entries. */
-export const TAIL = defineScript(`${COUNT_BYTES}${FIELDS}
+export const TAIL = lasting(`${COUNT_BYTES}${FIELDS}
 local info = redis.call('EXISTS', KEYS[1]) == 1 and fields(redis.call('XINFO', 'STREAM', KEYS[1]))
   or { ['entries-added'] = 0, length = 0, ['last-generated-id'] = '0-0' }
 local chunks, count, bytes, after = {}, 0, 0, ARGV[1]
@@ -178,7 +183,7 @@ return { { info['entries-added'], info['length'], info['last-generated-id'] }, c
 `)
 
 /** KEYS stream, lease; ARGV group, token, ids. How many were pending. */
-export const ACK = defineScript(`${FENCED}
+export const ACK = lasting(`${FENCED}
 return redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3))
 `)
 
@@ -190,7 +195,7 @@ end
 `
 
 /** KEYS members, bell; ARGV member, how long it counts, in ms. The bell's last id, and the members. */
-export const JOIN = defineScript(`${RING}
+export const JOIN = lasting(`${RING}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local gone = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
@@ -202,14 +207,14 @@ return { last[1] and last[1][1] or '0-0', unpack(redis.call('ZRANGE', KEYS[1], 0
 `)
 
 /** KEYS members, bell; ARGV the member that leaves, if any. Tells the others to look at the leases again. */
-export const CHANGED = defineScript(`${RING}
+export const CHANGED = lasting(`${RING}
 if ARGV[1] then redis.call('ZREM', KEYS[1], ARGV[1]) end
 ring(KEYS[2])
 return 1
 `)
 
 /** KEYS stream; ARGV the id from which on all is needed, most entries, most to look at. Removes the oldest that are too many, and settled. */
-export const TRIM_COUNT = defineScript(`${STATE}
+export const TRIM_COUNT = lasting(`${STATE}
 local many = math.min(redis.call('XLEN', KEYS[1]) - tonumber(ARGV[2]), tonumber(ARGV[3]))
 if many <= 0 then return 0 end
 local entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', many)
@@ -220,7 +225,7 @@ return redis.call('XTRIM', KEYS[1], 'MINID', '=', limit)
 `)
 
 /** ARGV messages, channels. One argument holds all messages: for each the number of its channel (16 bits), its length (32), and itself. */
-export const SPREAD = defineScript(`
+export const SPREAD = lasting(`
 local data, at, size = ARGV[1], 1, #ARGV[1]
 while at <= size do
   local channel, length

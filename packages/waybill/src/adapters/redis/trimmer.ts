@@ -37,11 +37,16 @@ export function createTrimmer({ link, retainMs, retainMax, everyMs, onFailure }:
       const [seconds] = (await link.call(['TIME'])) as readonly [string]
       const oldest = idBeforeTime(Number(seconds) * 1000 - retainMs)
       for (let at = 0; at < all.length && !closed; at += TOGETHER)
-        await Promise.all(all.slice(at, at + TOGETHER).map((stream) => trimOne(stream, oldest)))
+        await Promise.all(all.slice(at, at + TOGETHER).map((stream) => trimOne(stream, oldest).catch(failed)))
     } catch (error) {
-      if (isWaybillError(error) && error.code !== 'CLOSED') onFailure(error)
+      failed(error)
     }
     plan()
+  }
+
+  /** One stream that can't be trimmed keeps no other from it. */
+  function failed(error: unknown): void {
+    if (isWaybillError(error) && error.code !== 'CLOSED') onFailure(error)
   }
 
   async function trimOne(stream: string, oldest: string): Promise<void> {
