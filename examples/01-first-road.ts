@@ -33,7 +33,7 @@ const { receipts } = await waybill.unitOfWork(async (unit) => {
   await unit.sql.query("insert into orders values ('o-1')")
   await unit.publish(OrderPlaced({ orderId: 'o-1', pence: 1250 })) // a row in this transaction: rolled back with it, or never lost
 })
-await waybill.drained()
+await waybill.drained() // in memory: handled. Over a broker: stored there, and the handler runs a moment later
 
 const { rows } = await waybill.sql.query('select * from invoices')
 console.log(receipts[0]?.strategy, receipts[0]?.state, rows) // ASYNC_ONLY pending [ { id: 'o-1', pence: 1250 } ]

@@ -19,11 +19,13 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
     /^SYNC_ONLY +delivered confirmed: true\nASYNC_ONLY +pending +confirmed: false\nHYBRID_FAST +delivered confirmed: true\nHYBRID_RELIABLE +pending +confirmed: true\n4 handled, each once$/m,
   '03-commands-and-queries.ts': /^o-1 costs 1250\n.*payload\.pence/m,
   '04-batch-read-model.ts': /'code-0', quantity: 334.*'code-1', quantity: 333.*'code-2', quantity: 333/s,
+  '06-any-broker/main.ts': /^handled \{ pence: 1250 \} over inprocess$/m,
 }
 
-for (const file of readdirSync(here).filter((name) => /^\d\d-.*\.ts$/.test(name))) {
+for (const file of [...readdirSync(here).filter((name) => /^\d\d-.*\.ts$/.test(name)), '06-any-broker/main.ts']) {
   test(`${file} runs and prints what it says`, async () => {
-    const { stdout } = await run(process.execPath, ['--conditions=waybill:source', `${here}/${file}`], { timeout: 120_000 })
+    const options = { timeout: 120_000, env: { ...process.env, MESSAGE_BUS_TYPE: 'inprocess' } }
+    const { stdout } = await run(process.execPath, ['--conditions=waybill:source', `${here}/${file}`], options)
     assert.match(stdout, EXPECTED[file] ?? assert.fail(`${file} has no expected output`))
   })
 }
@@ -88,12 +90,17 @@ test('docs/own-transport.md: its code is that of the example', () => {
   const files = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'))
   const blocks = [...readFileSync(`${here}/../docs/own-transport.md`, 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map(([, block]) => block!)
   assert.equal(blocks.length, 4)
-  // The last one goes with any transport.
+  // The last one is the third, and reports.
   for (const block of blocks.slice(0, 3))
     assert.ok(
       files.some((file) => file.includes(block)),
       block,
     )
+})
+
+test("docs/brokers.md: its program is the example's", () => {
+  const [, block] = /```ts\n([\s\S]*?)```/.exec(readFileSync(`${here}/../docs/brokers.md`, 'utf8')) ?? []
+  assert.equal(block, readFileSync(`${here}/06-any-broker/main.ts`, 'utf8'))
 })
 
 test("the README's first example is the first example, and fits one screen", () => {
