@@ -18,8 +18,8 @@ const PATTERNS = [
   'scripts/**/*.test.ts',
   'services/**/*.test.ts',
 ]
-/** Files at a time. Some start a database server, and the smallest machines have two cores. */
-const CONCURRENCY = 2
+/** Files at a time: one more than the smallest machines have cores, since the suites on servers wait more than they compute. */
+const CONCURRENCY = 3
 /** No file may take longer: one that hangs is a failure, not an endless run. */
 const FILE_TIMEOUT_MS = 10 * 60_000
 /** Files that take longer are named at the end. */

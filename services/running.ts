@@ -35,6 +35,9 @@ export async function runningServer(name: ServiceName): Promise<Running | undefi
   return state
 }
 
+/** Whether the server itself has died, though its keeper has not. */
+export const isProcessGone = (running: Running): boolean => running.provider === 'installed' && !isAlive(running.pid)
+
 async function readState(name: ServiceName): Promise<Running | { readonly error: string } | undefined> {
   try {
     return JSON.parse(await readFile(stateFile(name), 'utf8')) as Running | { readonly error: string }

@@ -19,13 +19,16 @@ import { suggestion } from './suggest.ts'
 export const BROKER_TYPES = ['kafka', 'nats', 'redis', 'pulsar'] as const
 export type BrokerType = (typeof BROKER_TYPES)[number]
 
-/** By which setting each one is found; the first is the one to name. */
+/** By which setting each one is found; the first is the one to name, where the error does not show another's address. */
 const ADDRESSES: Readonly<Record<BrokerType, readonly string[]>> = {
   kafka: ['KAFKA_BOOTSTRAP_SERVERS'],
   nats: ['NATS_URL'],
   redis: ['REDIS_URL'],
-  pulsar: ['PULSAR_URL', 'PULSAR_SERVICE_URL'],
+  pulsar: ['PULSAR_URL', 'PULSAR_SERVICE_URL', 'PULSAR_WEB_SOCKET_URL', 'PULSAR_ADMIN_URL'],
 }
+
+/** Options with a setting of their own. */
+const OPTION_SETTINGS: Readonly<Record<string, string>> = { webSocketUrl: 'PULSAR_WEB_SOCKET_URL', adminUrl: 'PULSAR_ADMIN_URL' }
 
 /** Options of every command that asks a broker. */
 export const BROKER_FLAGS = {
@@ -84,19 +87,28 @@ export async function openBroker(choice: BrokerChoice, env: Environment, observe
     return await transportFromEnvironment(env, { type: choice.type, ...(observe === undefined ? {} : { observe }) })
   } catch (error) {
     // The library knows its options; here they have come by a setting.
-    const isAddress = /\.(?:url|servers|serviceUrl|bootstrapServers)\b/.test(isWaybillError(error, 'INVALID_OPTION') ? error.message : '')
-    if (!isAddress) throw error
+    const message = isWaybillError(error, 'INVALID_OPTION') ? error.message : ''
+    const option = /\.(url|servers|serviceUrl|bootstrapServers|webSocketUrl|adminUrl)\b/.exec(message)?.[1]
+    if (option === undefined) throw error
     const { allowed } = error as WaybillError
-    throw new WaybillError('INVALID_SETTING', `${addressSetting(choice.type, env) ?? ADDRESSES[choice.type][0]!} is not usable`, {
+    const name = OPTION_SETTINGS[option] ?? addressSetting(choice.type, env) ?? ADDRESSES[choice.type][0]!
+    throw new WaybillError('INVALID_SETTING', `${name} is not usable`, {
       ...(allowed === undefined ? {} : { allowed }),
       cause: error,
     })
   }
 }
 
-/** The setting that says where the broker is, so far as one does. */
-function addressSetting(type: BrokerType, env: Environment): string | undefined {
-  return ADDRESSES[type].find((name) => (env[name] ?? '').trim() !== '')
+/** The setting that says where the broker is, so far as one does: of several the one whose address `shown` shows, else the first. */
+function addressSetting(type: BrokerType, env: Environment, shown = ''): string | undefined {
+  const set = ADDRESSES[type].filter((name) => (env[name] ?? '').trim() !== '')
+  return set.find((name) => shown.includes(originOf(env[name]!))) ?? set[0]
+}
+
+/** With its scheme, since services of one host may share a port: two settings of Pulsar's usually do. */
+const originOf = (address: string): string => {
+  const url = URL.parse(address.trim())
+  return url === null ? address.trim() : `${url.protocol}//${url.host}`
 }
 
 /** What can be asked of the broker behind `transport`. @throws WaybillError `UNSUPPORTED` where there is none */
@@ -139,15 +151,16 @@ export function explained(error: unknown, choice: BrokerChoice, env: Environment
   if (!isWaybillError(error, 'TRANSPORT_UNAVAILABLE', 'ACCESS_DENIED') || choice.kind === 'transport') return error
   const names = ADDRESSES[choice.type]
   if (names.some((name) => error.message.includes(name))) return error
-  const name = addressSetting(choice.type, env)
+  const name = addressSetting(choice.type, env, error.message)
   const value = name === undefined ? undefined : maskUrl(env[name]!.trim())
   // By the first host in it, so that one that the error names is not said twice.
   const host = value
     ?.replace(/^[a-z][a-z0-9+.-]*:\/\//i, '')
     .replace(/^[^@/]*@/, '')
     .replace(/[,/?].*$/s, '')
-  const where =
-    value === undefined ? `${names[0]}, which is not set` : host !== undefined && error.message.includes(host) ? name! : `${name}, ${value}`
   // Of two places the setting is the one that people can change.
-  return new WaybillError(error.code, error.message.replace(/ \(at [^()]*\)$/, ''), { where, cause: error })
+  const said = error.message.replace(/ \(at [^()]*\)$/, '').replace(/; at [^();]*\)$/, ')')
+  const where =
+    value === undefined ? `${names[0]}, which is not set` : host !== undefined && said.includes(host) ? name! : `${name}, ${value}`
+  return new WaybillError(error.code, said, { where, cause: error })
 }

@@ -2,8 +2,8 @@ import type { Observe } from 'waybill'
 import type { Output } from './output.ts'
 import { messageOf, printable } from './printable.ts'
 
-/** Tells people, on stderr, what a transport has to say beside its messages. */
-export function sayTransport(output: Output): Observe {
+/** Tells people, on stderr, what a transport has to say beside its messages; of its errors what `explain` makes of them. */
+export function sayTransport(output: Output, explain: (error: unknown) => unknown): Observe {
   let isDown = false
   return (event) => {
     switch (event.type) {
@@ -14,7 +14,7 @@ export function sayTransport(output: Output): Observe {
         return output.note(
           event.to === 'up'
             ? `${event.transport} answers again`
-            : `${event.transport} does not answer, trying again${event.error === undefined ? '' : `: ${printable(messageOf(event.error))}`}`,
+            : `${event.transport} does not answer, trying again${event.error === undefined ? '' : `: ${printable(messageOf(explain(event.error)))}`}`,
         )
       case 'transport.gap':
         return output.note(`${event.transport} no longer has all of ${printable(event.topic)}: ${printable(messageOf(event.error))}`)

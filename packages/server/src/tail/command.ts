@@ -42,7 +42,11 @@ async function tail(input: CommandInput): Promise<ExitCode> {
   const topics = topicsOf(flags)
   const [start, filter, countMax] = [startOf(flags, Date.now()), filterOf(flags), flags.integer('count', 1, COUNT_MAX) ?? Infinity]
   const choice = requiredBroker(input)
-  const transport = await openBroker(choice, env, sayTransport(output))
+  const transport = await openBroker(
+    choice,
+    env,
+    sayTransport(output, (error) => explained(error, choice, env)),
+  )
   let count = 0
   try {
     if (typeof start === 'object' && transport.capabilities.startsAtTime !== true)

@@ -73,7 +73,8 @@ export function brokerCommands({ type, server, settings, product }: BrokerComman
   void test(`${type}: topics tells what is held, and what a group has not settled`, { skip }, async () => {
     const missing = await run('topics', topic)
     assert.deepEqual([missing.code, missing.stdout], [1, ''], missing.stderr)
-    assert.match(missing.stderr, /\[TOPIC_MISSING\]\n$/)
+    assert.match(missing.stderr, /^waybill: there is no topic (\S+) \(got "\1"; at [^()]+\) \[TOPIC_MISSING\]\n$/)
+    assert.ok(missing.stderr.includes(topic))
     await (await transport!).declareGroups([{ topic, group: GROUP }])
     await publish(0, 10)
     await settleAll(10)

@@ -3,6 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { WaybillError } from 'waybill'
+import { explained } from '../cli/broker.ts'
 import { main } from '../main.ts'
 import { memoryModule } from '../testing/memory-module.ts'
 
@@ -161,10 +163,48 @@ test('a broker that can not be reached names its address and its setting, and no
     }
     assert.equal(await main(['topics'], io), 1, name)
     assert.match(written.err, /^waybill: [^\n]*127\.0\.0\.1:1\b[^\n]*\[TRANSPORT_UNAVAILABLE\]\n$/, name)
-    assert.ok(written.err.includes(name), `${name}: ${written.err}`)
+    // Topics of Pulsar are asked of its admin interface.
+    assert.ok(written.err.includes(name === 'PULSAR_URL' ? 'PULSAR_ADMIN_URL' : name), `${name}: ${written.err}`)
     assert.ok(!written.err.includes('hunter2'), written.err)
     assert.ok(performance.now() - started < 30_000, name)
   }
+})
+
+test('of the three addresses of Pulsar the one is named that was at fault, also where two share a port', async () => {
+  const env = {
+    MESSAGE_BUS_TYPE: 'pulsar',
+    PULSAR_URL: 'pulsar://127.0.0.1:1',
+    PULSAR_WEB_SOCKET_URL: 'ws://127.0.0.1:2',
+    PULSAR_ADMIN_URL: 'http://127.0.0.1:2',
+  }
+  const said = async (more: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<string> => {
+    let written = ''
+    const write = (text: string) => (written += text)
+    await main(args, { stdout: { write }, stderr: { write }, env: { ...env, ...more } })
+    return written
+  }
+  assert.match(await said({}, 'topics'), /at http:\/\/127\.0\.0\.1:2: .* \(at PULSAR_ADMIN_URL\) \[TRANSPORT_UNAVAILABLE\]/)
+  for (const name of ['PULSAR_WEB_SOCKET_URL', 'PULSAR_ADMIN_URL', 'PULSAR_URL'])
+    for (const args of [['topics'], ['tail', 'a.B']])
+      assert.match(
+        await said({ [name]: 'xx' }, ...args),
+        new RegExp(`^waybill: ${name} is not usable \\(allowed: .*\\[INVALID_SETTING\\]\n$`),
+      )
+  const error = (address: string) =>
+    new WaybillError('TRANSPORT_UNAVAILABLE', `can't be reached at ${address}`, { where: 'pulsar transport' })
+  for (const [address, setting] of [
+    ['ws://127.0.0.1:2', 'PULSAR_WEB_SOCKET_URL'],
+    ['pulsar://127.0.0.1:1', 'PULSAR_URL'],
+  ] as const)
+    assert.equal(
+      (explained(error(address), { kind: 'broker', type: 'pulsar' }, env) as Error).message,
+      `can't be reached at ${address} (at ${setting})`,
+    )
+  const denied = new WaybillError('ACCESS_DENIED', 'no', { got: 401, where: 'Pulsar at http://127.0.0.1:2' })
+  assert.equal(
+    (explained(denied, { kind: 'broker', type: 'pulsar' }, env) as Error).message,
+    'no (got 401) (at PULSAR_ADMIN_URL, http://127.0.0.1:2)',
+  )
 })
 
 test('an admin address that was made of PULSAR_URL says so, and names the setting for it; several hosts are refused', async () => {

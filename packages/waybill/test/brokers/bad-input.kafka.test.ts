@@ -117,11 +117,24 @@ suite('Kafka, bad input', { timeout: 600_000 }, () => {
     }
   })
 
-  check('a user without rights is told so, for publishing and reading', async ({ extra }) => {
+  check('a user without rights is told so, for publishing, reading and looking', async ({ url, extra }) => {
     const sasl = { mechanism: 'PLAIN', username: extra['limitedUser']!, password: extra['limitedPassword']! } as const
     const transport = await open(extra['saslUrl']!, { sasl })
     assert.equal((await refused(transport)).code, 'ACCESS_DENIED')
     assert.equal((await subscribeFails(transport)).code, 'ACCESS_DENIED')
+    const [finding] = (await transport.admin!.examine(never)).findings
+    assert.match(finding!.text, /^this user may not read the broker's settings/)
+    assert.match(finding!.advice, /DescribeConfigs on the cluster/)
+    const free = await (await open(url)).admin!.examine(never)
+    assert.ok(!free.findings.some(({ text }) => text === finding!.text))
+  })
+
+  check('a login where none is asked for is told from one that is refused', async ({ url }) => {
+    for (const mechanism of ['PLAIN', 'SCRAM-SHA-256'] as const) {
+      const error = await refused(await open(url, { sasl: { mechanism, username: 'somebody', password: 'hunter2' } }))
+      assert.equal(error.code, 'ACCESS_DENIED')
+      assert.match(error.message, /this listener asks for no login \(SASL\)/)
+    }
   })
 
   check('TLS to a plain port, plain to a TLS port, a certificate nobody knows: each says what it is', async ({ url, extra }) => {
@@ -147,7 +160,11 @@ suite('Kafka, bad input', { timeout: 600_000 }, () => {
     const transport = await open(url, { createTopics: false })
     assert.equal((await refused(transport, message('bad.Missing', 'a'))).code, 'TOPIC_MISSING')
     assert.equal((await subscribeFails(transport, 'bad.Missing')).code, 'TOPIC_MISSING')
-    await assert.rejects(transport.admin!.topics(['bad.Missing'], never), { code: 'TOPIC_MISSING' })
+    await (await open(url)).publish([message('bad.There', 'a')], never)
+    await assert.rejects(transport.admin!.topics(['bad.There', 'bad.Missing'], never), {
+      code: 'TOPIC_MISSING',
+      message: /^there is no topic bad\.Missing \(got "bad\.Missing"; at Kafka at /,
+    })
   })
 
   check('two topics that Kafka can not tell apart: the error names both', async ({ url }) => {

@@ -125,6 +125,8 @@ suite('pulsar, bad addresses, rights and limits', () => {
         assert.ok(isWaybillError(error, 'ACCESS_DENIED'), String(error))
         assert.equal(error.retryable, false)
         assert.ok(token === undefined || !`${error.stack} ${String(error.cause)}`.includes(token))
+        assert.match(error.message, token === limited ? /no right to it/ : /the token is missing or wrong/)
+        assert.doesNotMatch(error.message, /servlet|[{}]|\n/, 'the reason, and nothing around it')
       }
     }
   })
@@ -182,8 +184,34 @@ suite('pulsar, bad addresses, rights and limits', () => {
     assert.equal(publish.code, 'TOPIC_MISSING')
     assert.equal(subscribe?.code, 'TOPIC_MISSING')
     const named = await pulsarTransport({ provider: 'websocket', ...withToken() })
-    await assert.rejects(named.admin!.topics([freshTopic()], never), { code: 'TOPIC_MISSING' })
+    const missing = freshTopic()
+    await assert.rejects(named.admin!.topics([missing], never), {
+      code: 'TOPIC_MISSING',
+      message: `there is no topic ${missing} (got "${missing}"; at pulsar transport)`,
+    })
     await named.close()
+  })
+
+  check('a look at the broker notices that messages can not go there, though its admin interface answers', async () => {
+    const { extra } = secured()
+    const ca = { caPath: extra['caFile']! }
+    for (const [options, text] of [
+      [withToken(), undefined],
+      [{ ...withToken(), webSocketUrl: extra['webSocketTlsUrl']!, tls: ca }, undefined],
+      [{ ...withToken(), webSocketUrl: 'ws://127.0.0.1:1' }, /^nothing can be published or read at ws:\/\/127\.0\.0\.1:1: /],
+      [{ ...withToken(), webSocketUrl: extra['webSocketTlsUrl']! }, /certificate is not trusted/],
+      [{ ...withToken(), webSocketUrl: extra['webSocketUrl']!.replace('ws:', 'wss:'), tls: ca }, /speaks no TLS/],
+    ] as const) {
+      const transport = await pulsarTransport({ provider: 'websocket', ...options })
+      const { findings } = await transport.admin!.examine(never)
+      await transport.close()
+      const found = findings.find(({ advice }) => advice.includes('PULSAR_WEB_SOCKET_URL'))
+      if (text === undefined) assert.equal(found, undefined)
+      else {
+        assert.equal(found?.level, 'error')
+        assert.match(found.text, text)
+      }
+    }
   })
 
   check('a role that may publish and consume, and nothing else, can do all that a program does', async () => {

@@ -1,7 +1,7 @@
 import { WaybillError } from '../../core/errors.ts'
 import type { BrokerReport, TopicReport, TransportAdmin } from '../../core/transport.ts'
 import type { KafkaAdminLike } from './client.ts'
-import { isLoginRefused, isOutage } from './errors.ts'
+import { isLoginRefused, isOutage, isUnknownTopic } from './errors.ts'
 import { examineKafka } from './examine.ts'
 import type { Health } from './health.ts'
 import { kafkaTopicName, topicOfKafkaName } from './names.ts'
@@ -58,7 +58,9 @@ export function createKafkaAdmin({ admin, options, health, toError }: KafkaAdmin
       names === undefined ? (await admin.listTopics()).filter((name) => topicOfKafkaName(name) !== undefined) : names.map(kafkaTopicName)
     const brokerNames = [...new Set(wanted)].toSorted().slice(0, TOPICS_MAX)
     if (brokerNames.length === 0) return []
-    const { topics } = await admin.metadata({ topics: brokerNames, forceUpdate: true })
+    const { topics } = await admin.metadata({ topics: brokerNames, forceUpdate: true }).catch(async (error: unknown) => {
+      throw names !== undefined && isUnknownTopic(error) ? await missingTopic(brokerNames, error) : error
+    })
     const partitioned = brokerNames.map((topic) => ({
       topic,
       partitions: Array.from({ length: topics.get(topic)?.partitionsCount ?? 0 }, (_, index) => index),
@@ -87,6 +89,14 @@ export function createKafkaAdmin({ admin, options, health, toError }: KafkaAdmin
           })),
       }
     })
+  }
+
+  /** The broker's refusal does not say which of several it means. */
+  async function missingTopic(brokerNames: readonly string[], cause: unknown): Promise<unknown> {
+    const there = new Set(await admin.listTopics())
+    const topic = brokerNames.find((name) => !there.has(name))
+    if (topic === undefined) return cause
+    return new WaybillError('TOPIC_MISSING', `there is no topic ${topic}`, { got: topic, where: `Kafka at ${options.address}`, cause })
   }
 
   return {

@@ -18,7 +18,10 @@ const DENIED = new Set([
   'TRANSACTIONAL_ID_AUTHORIZATION_FAILED',
   'SASL_AUTHENTICATION_FAILED',
   'UNSUPPORTED_SASL_MECHANISM',
+  'ILLEGAL_SASL_STATE',
 ])
+const NO_LOGIN = new Set(['ILLEGAL_SASL_STATE'])
+const KNOWN = 'credentials and rights that the broker knows'
 const TOO_LARGE = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE'])
 const UNKNOWN_TOPIC = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'UNKNOWN_TOPIC_ID', 'INCONSISTENT_TOPIC_ID'])
 /** The broker may have stored it all the same. */
@@ -110,7 +113,11 @@ export function createErrors(address: string, hasCredentials: boolean): (error: 
       leaves.find(({ apiId }) => typeof apiId === 'string' && ids.has(apiId))
 
     if (leaves.some(({ code }) => code === 'PLT_KFK_AUTHENTICATION') || byId(DENIED) !== undefined)
-      return make('ACCESS_DENIED', deniedText(byId(DENIED)?.apiId), 'credentials and rights that the broker knows')
+      return make(
+        'ACCESS_DENIED',
+        deniedText(byId(DENIED)?.apiId),
+        byId(NO_LOGIN) === undefined ? KNOWN : 'a listener with SASL, or no user',
+      )
     const tls = tlsHint(leaves)
     if (tls !== undefined) return make('TRANSPORT_UNAVAILABLE', tls)
     const tooLarge = byId(TOO_LARGE)
@@ -122,7 +129,7 @@ export function createErrors(address: string, hasCredentials: boolean): (error: 
         String(name.serverErrorMessage ?? name.message),
         'a name that differs from all others in more than "." and "_"',
       )
-    if (isUnknownTopic(error)) return make('TOPIC_MISSING', 'the broker does not have the topic', 'a topic that exists, or createTopics')
+    if (isUnknownTopic(error)) return make('TOPIC_MISSING', 'the broker does not have the topic')
     if (byId(REFUSED_CONTENT) !== undefined) return make('MESSAGE_REJECTED', leaves.map(messageOf).join('; '))
     const texts = [...new Set(leaves.map(({ message }) => message))].slice(-4).join('; ')
     const closed = !hasCredentials && /Connection closed/.test(texts)
@@ -136,6 +143,7 @@ export function createErrors(address: string, hasCredentials: boolean): (error: 
 
 function deniedText(apiId: unknown): string {
   if (apiId === 'UNSUPPORTED_SASL_MECHANISM') return 'the broker does not know this SASL mechanism'
+  if (apiId === 'ILLEGAL_SASL_STATE') return 'this listener asks for no login (SASL), and looked at no credentials: is it the right port?'
   if (apiId === undefined || apiId === 'SASL_AUTHENTICATION_FAILED') return 'the broker refused the credentials'
   return `the user has no right to do this (${String(apiId)})`
 }

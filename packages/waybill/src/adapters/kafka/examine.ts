@@ -24,17 +24,26 @@ const NAMES = [
  */
 export async function examineKafka(admin: KafkaAdminLike, options: CheckedKafkaOptions): Promise<BrokerReport> {
   const [apis, metadata] = await Promise.all([admin.listApis(), admin.metadata({ topics: [], forceUpdate: true })])
-  const settings = await brokerSettings(admin, [...metadata.brokers.keys()][0])
+  const told = await brokerSettings(admin, [...metadata.brokers.keys()][0])
+  const settings = told ?? {}
   return {
     product: 'Kafka',
     version: versionOf(apis),
     address: options.address,
     settings: { brokers: String(metadata.brokers.size), ...settings },
-    findings: findingsOf(settings, metadata.brokers.size, options),
+    findings: [...(told === undefined ? [UNTOLD] : []), ...findingsOf(settings, metadata.brokers.size, options)],
   }
 }
 
-async function brokerSettings(admin: KafkaAdminLike, node: number | undefined): Promise<Readonly<Record<string, string>>> {
+/** Also the mark of a user without any rights: topics that one may not see Kafka hides, rather than to refuse the question. */
+const UNTOLD = {
+  level: 'warning',
+  text: "this user may not read the broker's settings: whether one of them loses messages is not known, nor what else the user may do",
+  advice: 'Allow the user DescribeConfigs on the cluster; and Describe, Read and Write on its topics, Read on its groups',
+} as const satisfies BrokerReport['findings'][number]
+
+/** Undefined where this user may not read them. */
+async function brokerSettings(admin: KafkaAdminLike, node: number | undefined): Promise<Readonly<Record<string, string>> | undefined> {
   if (node === undefined) return {}
   try {
     const [described] = await admin.describeConfigs({
@@ -44,8 +53,8 @@ async function brokerSettings(admin: KafkaAdminLike, node: number | undefined): 
       (described?.configs ?? []).filter(({ value }) => typeof value === 'string').map(({ name, value }) => [name, String(value)]),
     )
   } catch (error) {
-    // Who may publish need not be allowed to read the broker's settings; the report then says so by having none.
-    if (hasApiId(error, 'CLUSTER_AUTHORIZATION_FAILED')) return {}
+    // Who may publish need not be allowed to read the broker's settings.
+    if (hasApiId(error, 'CLUSTER_AUTHORIZATION_FAILED')) return undefined
     throw error
   }
 }

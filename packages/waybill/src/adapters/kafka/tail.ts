@@ -84,7 +84,7 @@ export function subscribeTail(context: SubscriptionContext, source: CheckedSourc
       if (facts === undefined) {
         isComplete = false
         if (!options.createTopics)
-          throw new WaybillError('TOPIC_MISSING', 'the topic does not exist', { got: topic, where: `Kafka at ${options.address}` })
+          throw new WaybillError('TOPIC_MISSING', `there is no topic ${topic}`, { got: topic, where: `Kafka at ${options.address}` })
         if (isFirstLook) wereMissing.add(topic)
         continue
       }

@@ -1,4 +1,6 @@
+import { WaybillError, isWaybillError } from '../../core/errors.ts'
 import type { BrokerReport, TopicReport, TransportAdmin } from '../../core/transport.ts'
+import { type Door, knock } from './door.ts'
 import type { Health } from './health.ts'
 import { groupOfSubscription, pulsarTopicName, topicOfPulsarName } from './names.ts'
 import type { PulsarOptions } from './options.ts'
@@ -9,7 +11,7 @@ import { pathOf } from './web-socket-client.ts'
 const TOPICS_MAX = 10_000
 
 /** Looks at the broker by its admin interface. */
-export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, health: Health): TransportAdmin {
+export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, health: Health, door?: Door): TransportAdmin {
   const { home } = options
   const space = `${home.tenant}/${home.namespace}`
   const read = async (path: string, signal: AbortSignal): Promise<unknown> => JSON.parse((await rest.call('GET', path, { signal })).text)
@@ -60,7 +62,12 @@ export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, heal
     topics: (names, signal) =>
       asked(signal, async () => {
         const reports: TopicReport[] = []
-        for (const topic of names?.toSorted() ?? (await allTopics(signal))) reports.push(await report(topic, signal))
+        for (const topic of names?.toSorted() ?? (await allTopics(signal)))
+          reports.push(
+            await report(topic, signal).catch((error: unknown) => {
+              throw isTopicMissing(error) ? missing(topic, error) : error
+            }),
+          )
         return reports
       }),
     examine: (signal) => asked(signal, () => examine(signal)),
@@ -71,7 +78,10 @@ export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, heal
     const policies = (await read(`/namespaces/${space}`, signal)) as Policies
     const runtime = await runtimeSettings(signal)
     const settings = settingsOf(policies, runtime)
-    return { product: 'Apache Pulsar', version, address: rest.address, settings, findings: findingsOf(settings, options) }
+    // The admin interface may answer where messages can't be sent.
+    const closed = door === undefined ? [] : await knock(door, options, signal)
+    const findings = [...closed, ...findingsOf(settings, options)]
+    return { product: 'Apache Pulsar', version, address: rest.address, settings, findings }
   }
 
   /** For superusers only; a program needs no such right. */
@@ -80,6 +90,12 @@ export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, heal
     return status === 200 ? (JSON.parse(text) as Record<string, string>) : {}
   }
 }
+
+/** Not that of a tenant or namespace, which says so. */
+const isTopicMissing = (error: unknown): boolean => isWaybillError(error, 'TOPIC_MISSING') && !/namespace/.test(error.message)
+
+const missing = (topic: string, cause: unknown): WaybillError =>
+  new WaybillError('TOPIC_MISSING', `there is no topic ${topic}`, { got: topic, where: 'pulsar transport', cause })
 
 interface InternalStats {
   readonly numberOfEntries?: number

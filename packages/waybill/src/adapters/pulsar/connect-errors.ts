@@ -15,17 +15,18 @@ const HINTS: readonly (readonly [pattern: RegExp, hint: string])[] = [
 /** What kept us from an address, as `TRANSPORT_UNAVAILABLE` with a hint. */
 export function unreachable(address: string, cause: unknown): WaybillError {
   if (isWaybillError(cause)) return cause
+  return new WaybillError('TRANSPORT_UNAVAILABLE', `Pulsar can't be reached at ${whyNot(address, cause)}`, {
+    where: 'pulsar transport',
+    cause,
+  })
+}
+
+/** The address, what happened there, and a hint. */
+export function whyNot(address: string, cause: unknown): string {
   const code = typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : ''
   const text = `${code} ${messageOf(cause)}`
   const hint = HINTS.find(([pattern]) => pattern.test(text))?.[1]
-  return new WaybillError(
-    'TRANSPORT_UNAVAILABLE',
-    `Pulsar can't be reached at ${address}: ${messageOf(cause)}${hint === undefined ? '' : `; ${hint}`}`,
-    {
-      where: 'pulsar transport',
-      cause,
-    },
-  )
+  return `${address}: ${messageOf(cause)}${hint === undefined ? '' : `; ${hint}`}`
 }
 
 const CLIENT_ERRORS = [
@@ -50,12 +51,13 @@ export function clientError(error: unknown, otherwise: 'TRANSPORT_UNAVAILABLE' |
 /** The answer of a server that refused something over HTTP. `what`: `subscribing to persistent://...`. */
 export function refusedBy(status: number, body: string, what: string, address: string): WaybillError {
   const reason = reasonOf(body)
-  const details = { where: 'pulsar transport', got: reason === '' ? status : `${status} ${reason}` }
+  const details = { where: `Pulsar at ${address}`, got: reason === '' ? status : `${status} ${reason}` }
   // What the WebSocket service couldn't do for us at the broker, it reports as its own failure: the text tells.
   if (status === 401 || status === 403 || (status >= 500 && /not authorized|authorization|authenticat|permission/i.test(reason)))
     return new WaybillError(
       'ACCESS_DENIED',
-      `Pulsar refuses ${what}: ${status === 401 ? 'the token is missing or wrong' : 'no right to it'}`,
+      // It says 401 too to who is known, and has no right to it.
+      `Pulsar refuses ${what}: ${status === 401 && !/^unauthorized to /i.test(reason) ? 'the token is missing or wrong' : 'no right to it'}`,
       details,
     )
   if (status === 404) {
@@ -66,7 +68,7 @@ export function refusedBy(status: number, body: string, what: string, address: s
       return new WaybillError('TOPIC_MISSING', `Pulsar has no such topic, for ${what}`, details)
     return new WaybillError(
       'TRANSPORT_UNAVAILABLE',
-      `there is no such service at ${address}: is webSocketServiceEnabled set there?`,
+      `there is no such service at ${address}: is ${/^wss?:/.test(address) ? 'webSocketServiceEnabled set there' : 'it the admin interface'}?`,
       details,
     )
   }
@@ -85,11 +87,23 @@ export function refusedBy(status: number, body: string, what: string, address: s
 /** Whether a broker refuses a subscription because somebody else makes or moves it at this moment. */
 export const isBusy = (body: string): boolean => /subscription busy|failed to fence/i.test(body)
 
-/** The sentence in an answer, which is JSON or a page of HTML. */
+const REASON_MAX = 300
+
+/** The sentence in an answer, on one line: of JSON, Pulsar's own or that of the server within it, or of a page of HTML. */
 export function reasonOf(body: string): string {
-  const json = /"reason"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(body)?.[1]
-  if (json !== undefined) return json
+  const json = /"(?:reason|message)"\s*:\s*("(?:[^"\\]|\\.)*")/.exec(body)?.[1]
+  if (json !== undefined) return oneLine(unquoted(json))
   const title = /<title>([^<]*)<\/title>/i.exec(body)?.[1] ?? body
   const text = title.replaceAll('&quot;', '"').replaceAll('&apos;', "'").replaceAll('&#39;', "'")
-  return /"errorMsg"\s*:\s*"([^"]+)"/.exec(text)?.[1] ?? text.replaceAll(/\s+/g, ' ').trim().slice(0, 300)
+  return oneLine(/"errorMsg"\s*:\s*"([^"]+)"/.exec(text)?.[1] ?? text)
+}
+
+const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ').trim().slice(0, REASON_MAX)
+
+function unquoted(json: string): string {
+  try {
+    return String(JSON.parse(json))
+  } catch {
+    return json.slice(1, -1)
+  }
 }

@@ -67,6 +67,22 @@ suite('settings for Pulsar', () => {
       assert.throws(() => pulsarSettings({ [name]: value }), { code, message: new RegExp(name) })
   })
 
+  test('where TLS is asked for, an address without it is refused: no token goes in the clear', async () => {
+    for (const [name, option, address] of [
+      ['PULSAR_WEB_SOCKET_URL', 'webSocketUrl', 'ws://a:8080'],
+      ['PULSAR_ADMIN_URL', 'adminUrl', 'http://a:8080'],
+    ] as const) {
+      const asked = { PULSAR_TLS_ENABLED: 'true', PULSAR_AUTH_TOKEN: 'hidden', [name]: address }
+      const message = new RegExp(`^PULSAR_TLS_ENABLED is true, and ${name} is without TLS \\(allowed: `)
+      assert.throws(() => pulsarSettings(asked), { code: 'INVALID_SETTING', message })
+      assert.equal(pulsarSettings({ ...asked, PULSAR_TLS_ENABLED: 'false' })[option], address)
+      await assert.rejects(pulsarTransport({ [option]: address, tls: { enabled: true } }), {
+        code: 'INVALID_OPTION',
+        message: new RegExp(`tls\\.enabled is not usable \\(got true; allowed: \\w+:// in ${option}, or false`),
+      })
+    }
+  })
+
   test('a wrong option is refused at the door, named, and no address or token is shown', async () => {
     const wrong: readonly PulsarTransportOptions[] = [
       { serviceUrl: 'kafka://a' },

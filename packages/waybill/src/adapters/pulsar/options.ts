@@ -30,7 +30,7 @@ export interface PulsarTransportOptions {
   /** A JSON web token, or what gives one at each connection. */
   readonly token?: string | (() => string | Promise<string>)
   readonly tls?: {
-    /** @default true where the service URL says so */
+    /** True allows no address that says otherwise (`ws:`, `http:`). @default true where the service URL says so */
     readonly enabled?: boolean
     /** A file with the certificates that are trusted. @default the system's */
     readonly caPath?: string
@@ -193,6 +193,9 @@ function resolveAddresses({ serviceUrl, webSocketUrl, adminUrl, tls = {}, token 
   const enabled = tls.enabled ?? encrypted
   if (encrypted && !enabled)
     throw invalid('tls.enabled', false, `true, as ${serviceUrl === undefined ? 'webSocketUrl' : 'serviceUrl'} says`)
+  // Who asks for TLS must not send a token in the clear because of an address.
+  const plain = tls.enabled === true ? plainAddress({ webSocketUrl, adminUrl }) : undefined
+  if (plain !== undefined) throw invalid('tls.enabled', true, `${TLS_SCHEMES[plain]} in ${plain}, or false`)
   // A host of its own kind of address: `pulsar:` is no scheme that URL would split alike everywhere.
   const host = serviceUrl === undefined && web !== undefined ? web.hostname : service.hostname
   const port = enabled ? 8443 : 8080
@@ -219,6 +222,14 @@ function resolveAddresses({ serviceUrl, webSocketUrl, adminUrl, tls = {}, token 
       validateHostname: tls.validateHostname ?? true,
     },
   }
+}
+
+const ADDRESS_VARIABLES = { webSocketUrl: 'PULSAR_WEB_SOCKET_URL', adminUrl: 'PULSAR_ADMIN_URL' } as const
+const TLS_SCHEMES = { webSocketUrl: 'wss://', adminUrl: 'https://' } as const
+
+/** Which of these addresses asks for a connection without TLS. */
+function plainAddress(urls: { readonly webSocketUrl?: string | undefined; readonly adminUrl?: string | undefined }) {
+  return (['webSocketUrl', 'adminUrl'] as const).find((name) => /^\s*(?:ws|http):/i.test(urls[name] ?? ''))
 }
 
 function readCa(path: string): string {
@@ -261,10 +272,16 @@ export function pulsarSettings(env: Environment): PulsarTransportOptions {
     ...given('caPath', settings.file('PULSAR_TLS_CERT_PATH') === undefined ? undefined : settings.text('PULSAR_TLS_CERT_PATH')),
     ...given('validateHostname', settings.flag('PULSAR_TLS_VALIDATE_HOSTNAME')),
   }
+  const [webSocketUrl, adminUrl] = [settings.text('PULSAR_WEB_SOCKET_URL'), settings.text('PULSAR_ADMIN_URL')]
+  const plain = tls.enabled === true ? plainAddress({ webSocketUrl, adminUrl }) : undefined
+  if (plain !== undefined)
+    throw new WaybillError('INVALID_SETTING', `PULSAR_TLS_ENABLED is true, and ${ADDRESS_VARIABLES[plain]} is without TLS`, {
+      allowed: `${TLS_SCHEMES[plain]} in ${ADDRESS_VARIABLES[plain]}, or PULSAR_TLS_ENABLED=false`,
+    })
   return {
     ...given('serviceUrl', settings.text('PULSAR_URL') ?? settings.text('PULSAR_SERVICE_URL')),
-    ...given('webSocketUrl', settings.text('PULSAR_WEB_SOCKET_URL')),
-    ...given('adminUrl', settings.text('PULSAR_ADMIN_URL')),
+    ...given('webSocketUrl', webSocketUrl),
+    ...given('adminUrl', adminUrl),
     ...given('token', settings.text('PULSAR_AUTH_TOKEN')),
     ...given('tenant', settings.text('PULSAR_TENANT')),
     ...given('namespace', settings.text('PULSAR_NAMESPACE')),

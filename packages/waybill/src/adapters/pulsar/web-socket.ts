@@ -60,7 +60,7 @@ const PING_INTERVAL_MS = 5_000
 
 /** @throws WaybillError `TRANSPORT_UNAVAILABLE` | `ACCESS_DENIED` | `TOPIC_MISSING` | `UNSUPPORTED` */
 export async function openSocket({ WebSocket, url, what, token, tls, requestTimeoutMs, onMessage }: SocketOptions): Promise<WatchedSocket> {
-  const address = url.host
+  const address = `${url.protocol}//${url.host}`
   const headers = token === undefined ? {} : { Authorization: `Bearer ${await token()}` }
   const socket = new WebSocket(url.href, { headers, handshakeTimeout: requestTimeoutMs, perMessageDeflate: false, ...tls })
   // Before it is open: what comes with the answer to our greeting comes before any promise is told.

@@ -3,6 +3,7 @@ import type { BrokerReport, TopicReport, TransportAdmin } from '../../core/trans
 import { checkTopic } from '../../core/names.ts'
 import type { Link } from './link.ts'
 import type { RedisKeys } from './names.ts'
+import { PROBED, missingRights } from './rights.ts'
 import { askServer } from './server-check.ts'
 
 export interface AdminOptions {
@@ -42,6 +43,8 @@ export function createAdmin({ where, link, keys, address }: AdminOptions): Trans
         if (topic !== undefined) topics.add(topic)
       }
     } while (cursor !== '0' && topics.size < TOPICS_MAX)
+    // SCAN shows keys of others too, so that one without any right to ours would hear that there are none.
+    if (topics.size === 0) await call(['EXISTS', keys.topic(PROBED)])
     return [...topics].toSorted().slice(0, TOPICS_MAX)
   }
 
@@ -98,7 +101,8 @@ export function createAdmin({ where, link, keys, address }: AdminOptions): Trans
       // What a user may not be told the report leaves open; that he is not let in at all, it must not.
       await answered(link.client())
       const { version, settings, findings } = await askServer((args) => call(args.map(String)))
-      return { product: 'Redis', version, address, settings, findings }
+      const missing = await missingRights({ call, keys, allTopics: () => allTopics(signal) })
+      return { product: 'Redis', version, address, settings, findings: [...missing, ...findings] }
     },
   }
 }
