@@ -22,7 +22,7 @@ const EDITS: Readonly<Record<string, { readonly set: string; readonly all?: true
   'an empty body': { set: `body = ''`, outcome: 'dead' },
   'a body of noise': { set: `body = '\\x00ff7b22'`, outcome: 'dead' },
   'an unknown destination': { set: `destination = 'mars'`, all: true, outcome: /mars/ },
-  'an event id that is empty': { set: `event_id = ''`, outcome: 'delivered' },
+  'an event id that is empty': { set: `event_id = ''`, outcome: /id of a message is not usable/ },
   'attempts that are spent': { set: 'attempts = 1000', outcome: 'delivered' },
   'attempts below nothing': { set: 'attempts = -1000', outcome: 'delivered' },
   'a creation in the far future': { set: `created_at = 'infinity'`, outcome: 'delivered' },
