@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { newId } from 'waybill'
+import { type Message, newId } from 'waybill'
 import { pulsarTransport } from 'waybill/pulsar'
 import { ownServer } from 'waybill-services'
 import { WebSocket } from 'ws'
@@ -9,7 +9,10 @@ import { consume, messagesOf, publishBatches } from './messages.ts'
 
 const COUNT = 20_000
 const BATCH = 1_000
-const WINDOW = 1_000
+const CALLERS = 4
+/** As many as the callers have on their way together. */
+const WINDOW = CALLERS * BATCH
+const RECEIVE_QUEUE = 1_000
 const IDS = ['P1', 'P2']
 
 /** Rows P on a Pulsar broker that is started for them, over its WebSocket API. */
@@ -44,12 +47,12 @@ let topics = 0
 const newTopic = (): string => `bench.t${++topics}`
 
 /** The API by hand: JSON with the body in base64, up to `WINDOW` without an answer. */
-async function sendByHand({ webSocketUrl }: Stage, topic: string, count: number): Promise<void> {
+async function sendByHand({ webSocketUrl }: Stage, topic: string, messages: readonly Message[]): Promise<void> {
+  const count = messages.length
   const socket = new WebSocket(
     `${webSocketUrl}/ws/v2/producer/persistent/public/default/${topic}?batchingEnabled=false&maxPendingMessages=${2 * WINDOW}`,
   )
   await once(socket, 'open')
-  const messages = messagesOf(topic, count)
   await new Promise<void>((resolve, reject) => {
     let sent = 0
     let answered = 0
@@ -85,13 +88,16 @@ function publishRow(stage: Stage): Row {
         name: 'waybill',
         role: 'toolkit',
         prepare: async (count) => void (messages = messagesOf(newTopic(), count)),
-        run: () => publishBatches(stage.transport, messages, BATCH, 4),
+        run: () => publishBatches(stage.transport, messages, BATCH, CALLERS),
       },
       {
         name: `WebSocket API by hand, ${WINDOW} in flight`,
         role: 'floor',
-        prepare: () => void (topic = newTopic()),
-        run: (count) => sendByHand(stage, topic, count),
+        prepare(count) {
+          topic = newTopic()
+          messages = messagesOf(topic, count)
+        },
+        run: () => sendByHand(stage, topic, messages),
       },
     ],
     targets: [{ against: `WebSocket API by hand, ${WINDOW} in flight`, atLeast: 0.9 }],
@@ -103,7 +109,7 @@ function consumeRow(stage: Stage): Row {
   const fill = async (count: number): Promise<void> => {
     topic = newTopic()
     await stage.transport.declareGroups([{ topic, group: 'bench/consume' }])
-    await publishBatches(stage.transport, messagesOf(topic, count), BATCH, 4)
+    await publishBatches(stage.transport, messagesOf(topic, count), BATCH, CALLERS)
   }
   return {
     id: 'P2',
@@ -118,7 +124,7 @@ function consumeRow(stage: Stage): Row {
         role: 'floor',
         prepare: fill,
         async run(count) {
-          const options = `subscriptionType=Key_Shared&subscriptionInitialPosition=Earliest&receiverQueueSize=${WINDOW}`
+          const options = `subscriptionType=Key_Shared&subscriptionInitialPosition=Earliest&receiverQueueSize=${RECEIVE_QUEUE}`
           const socket = new WebSocket(`${stage.webSocketUrl}/ws/v2/consumer/persistent/public/default/${topic}/${newId()}?${options}`)
           let seen = 0
           await new Promise<void>((resolve) => {

@@ -54,10 +54,13 @@ export async function openRedisSocket(host: string, port: number): Promise<Redis
     },
     ask(bytes, isWhole) {
       return new Promise((resolve) => {
-        const chunks: Buffer[] = []
+        // Doubled when it is full: joining all chunks for each one would cost more than reading them.
+        let room = Buffer.allocUnsafe(ROOM_BYTES)
+        let size = 0
         onData = (chunk) => {
-          chunks.push(chunk)
-          const all = Buffer.concat(chunks)
+          if (size + chunk.length > room.length) room = Buffer.concat([room], 2 * (size + chunk.length))
+          size += chunk.copy(room, size)
+          const all = room.subarray(0, size)
           if (isWhole(all)) resolve(all)
         }
         writeAll(socket, bytes)
@@ -68,6 +71,7 @@ export async function openRedisSocket(host: string, port: number): Promise<Redis
 }
 
 const CHUNK_BYTES = 64 * 1024
+const ROOM_BYTES = 1024 * 1024
 
 function writeAll(socket: Socket, bytes: Buffer): void {
   for (let at = 0; at < bytes.length; at += CHUNK_BYTES) socket.write(bytes.subarray(at, at + CHUNK_BYTES))

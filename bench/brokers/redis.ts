@@ -175,7 +175,7 @@ async function consumeRow(stack: AsyncDisposableStack, stage: Stage): Promise<Ro
         async run(count) {
           let from = '-'
           for (let done = 0; done < count; done += 1_000) {
-            const reply = await socket.ask(encodeCommand(['XRANGE', 'floor', from, '+', 'COUNT', '1000']), isWholeRange)
+            const reply = await socket.ask(encodeCommand(['XRANGE', 'floor', from, '+', 'COUNT', '1000']), rangeReader())
             from = `(${lastId(reply)}`
           }
         },
@@ -206,27 +206,31 @@ async function consumeRow(stack: AsyncDisposableStack, stage: Stage): Promise<Ro
   }
 }
 
-/** An array of N entries is whole once N entries of the same shape were seen: it ends with the last body and CRLF. */
-function isWholeRange(reply: Buffer): boolean {
-  const head = reply.indexOf('\r\n')
-  if (head === -1) return false
-  const count = Number(reply.toString('latin1', 1, head))
-  let at = head + 2
-  for (let entry = 0; entry < count; entry++) {
-    // *2, id, *4, and four strings.
-    for (const strings of [1, 4]) {
-      const line = reply.indexOf('\r\n', at)
-      if (line === -1) return false
-      at = line + 2
-      for (let each = 0; each < strings; each++) {
-        const size = reply.indexOf('\r\n', at)
-        if (size === -1) return false
-        at = size + 4 + Number(reply.toString('latin1', at + 1, size))
-        if (at > reply.length) return false
+/**
+ * Tells when a reply of N entries is whole: it ends with the last body and CRLF. Asked again when more has come, it goes on where it was, so that the floor
+ * pays for each byte once.
+ */
+function rangeReader(): (reply: Buffer) => boolean {
+  let at = 0
+  /** Strings that are still to come: of each entry its id and four more. */
+  let left: number | undefined
+  return (reply) => {
+    for (;;) {
+      const end = reply.indexOf(13, at)
+      if (end === -1) return false
+      const size = Number(reply.toString('latin1', at + 1, end))
+      if (reply[at] !== 0x24) {
+        // The head of all, or of one entry, or of its fields.
+        left ??= size * 5
+        at = end + 2
+        continue
       }
+      const next = end + 4 + size
+      if (next > reply.length) return false
+      at = next
+      if (--left! === 0) return true
     }
   }
-  return true
 }
 
 function lastId(reply: Buffer): string {
