@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { service } from '../services/index.ts'
+import { missingColumns, readFindings } from './brokers-doc.ts'
 import { addTallies, parseTally, tallyLine } from './tally.ts'
 
 const runner = fileURLToPath(new URL('./test.ts', import.meta.url))
@@ -91,6 +92,15 @@ test('a filter chooses files by a part of their path', () => {
   const { status, lines } = runOver({ 'a.test.ts': GOOD, 'b.test.ts': `${HEAD}test('three', () => {})\n` }, ['scripts/b'])
   assert.equal(lines.at(-1), '1 passed, 0 failed')
   assert.equal(status, 0)
+})
+
+test('a run within a run neither removes what the outer one has found of brokers nor compares it', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'findings-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  for (const name of missingColumns([])) writeFileSync(join(folder, `${name}.json`), JSON.stringify({ name, versions: [], results: [] }))
+  const { status, lines } = runOver({ 'contract.x.test.ts': GOOD }, [], { WAYBILL_FINDINGS: folder })
+  assert.deepEqual([status, lines.at(-1)], [0, '2 passed, 0 failed'])
+  assert.deepEqual(missingColumns(readFindings(folder)), [])
 })
 
 const SERVICES = JSON.stringify(new URL('../services/index.ts', import.meta.url).href)

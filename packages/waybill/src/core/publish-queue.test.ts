@@ -210,6 +210,32 @@ suite('batches', () => {
 })
 
 suite('a message that is not stored', () => {
+  test('is not held any more once its caller has heard, though its key is remembered', async () => {
+    if (globalThis.gc === undefined) (await import('node:v8')).setFlagsFromString('--expose-gc')
+    globalThis.gc ??= (await import('node:vm')).runInNewContext('gc') as NodeJS.GCFunction
+    const { queue } = start({
+      idleKeysMax: 10,
+      keysTogether: true,
+      batchMax: 2,
+      send: async (messages) => messages.map(() => refusedByBroker),
+    })
+    const publish = async (): Promise<readonly WeakRef<Message>[]> => {
+      const three = [message('a'), message('a'), message('a')]
+      assert.deepEqual(kinds(await queue.publish(three, forever)), ['MESSAGE_REJECTED', 'MESSAGE_REJECTED', 'PUBLISH_FAILED'])
+      return three.map((each) => new WeakRef(each))
+    }
+    const held = await publish()
+    // A reference that was looked at stays until the turn is over.
+    await turn()
+    await turn()
+    globalThis.gc()
+    assert.deepEqual(
+      held.map((each) => each.deref()),
+      [undefined, undefined, undefined],
+    )
+    await queue.close(forever)
+  })
+
   test('takes those of its key with it that the same call has behind it', async () => {
     const { batches, publish } = start()
     const call = publish(message('a'), message('a'), message('a', 101), message('a'), message('b'))

@@ -303,6 +303,11 @@ export function createPublishQueue(options: PublishQueueOptions): PublishQueue {
 
   function refuseFrom(line: Line, at: number): void {
     for (const entry of line.entries.splice(at)) settle(entry, { kind: 'rejected', error: follower(entry.message) })
+    // What was sent stands before these, and would be kept with a line that is remembered.
+    if (line.at === line.entries.length) {
+      line.entries.length = 0
+      line.at = 0
+    }
   }
 
   /** What waits is not sent, nor what others have put behind it; what is on its way decides by its answer about what waits for that. */

@@ -1,6 +1,6 @@
 import { WaybillError, isWaybillError } from '../../core/errors.ts'
 import type { BrokerReport, TopicReport, TransportAdmin } from '../../core/transport.ts'
-import { type Door, knock } from './door.ts'
+import { type MessageAddress, whetherReachable } from './reachable.ts'
 import type { Health } from './health.ts'
 import { groupOfSubscription, pulsarTopicName, topicOfPulsarName } from './names.ts'
 import type { PulsarOptions } from './options.ts'
@@ -11,7 +11,7 @@ import { pathOf } from './web-socket-client.ts'
 const TOPICS_MAX = 10_000
 
 /** Looks at the broker by its admin interface. */
-export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, health: Health, door?: Door): TransportAdmin {
+export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, health: Health, messagesBy?: MessageAddress): TransportAdmin {
   const { home } = options
   const space = `${home.tenant}/${home.namespace}`
   const read = async (path: string, signal: AbortSignal): Promise<unknown> => JSON.parse((await rest.call('GET', path, { signal })).text)
@@ -79,8 +79,8 @@ export function createPulsarAdmin(rest: PulsarRest, options: PulsarOptions, heal
     const runtime = await runtimeSettings(signal)
     const settings = settingsOf(policies, runtime)
     // The admin interface may answer where messages can't be sent.
-    const closed = door === undefined ? [] : await knock(door, options, signal)
-    const findings = [...closed, ...findingsOf(settings, options)]
+    const unreachable = messagesBy === undefined ? [] : await whetherReachable(messagesBy, options, signal)
+    const findings = [...unreachable, ...findingsOf(settings, options)]
     return { product: 'Apache Pulsar', version, address: rest.address, settings, findings }
   }
 

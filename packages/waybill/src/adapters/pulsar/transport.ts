@@ -6,7 +6,7 @@ import { checkSource } from '../../core/source.ts'
 import type { Capabilities, Transport } from '../../core/transport.ts'
 import { createPulsarAdmin } from './admin.ts'
 import type { ReceivingOptions } from './consume.ts'
-import type { Door } from './door.ts'
+import type { MessageAddress } from './reachable.ts'
 import { createHealth } from './health.ts'
 import { webSocketMessageIds } from './message-id.ts'
 import { subscriptionName } from './names.ts'
@@ -42,7 +42,7 @@ interface Provider {
   /** Whether we close what it makes. */
   readonly owned: boolean
   /** Where it connects to, so far as we know. */
-  readonly door?: Door
+  readonly messagesBy?: MessageAddress
   make(): PulsarLike
 }
 
@@ -60,13 +60,19 @@ async function chooseProvider(options: PulsarOptions): Promise<Provider> {
     messageIds: webSocketMessageIds,
     bodyMax: WEB_SOCKET_BODY_MAX,
     owned: true,
-    door: 'webSocketUrl',
+    messagesBy: 'webSocketUrl',
     make: () => createWebSocketClient(WebSocket, options),
   }
 }
 
 function nativeProvider(found: PulsarPackageLike, options: PulsarOptions): Provider {
-  return { messageIds: found.MessageId, bodyMax: BODY_MAX, owned: true, door: 'serviceUrl', make: () => createNativeClient(found, options) }
+  return {
+    messageIds: found.MessageId,
+    bodyMax: BODY_MAX,
+    owned: true,
+    messagesBy: 'serviceUrl',
+    make: () => createNativeClient(found, options),
+  }
 }
 
 function assemble(options: PulsarOptions, provider: Provider): Transport {
@@ -143,7 +149,7 @@ function assemble(options: PulsarOptions, provider: Provider): Transport {
         for (const part of await topics.parts(topic)) await topics.subscription(part, name, 'earliest')
       }
     },
-    admin: createPulsarAdmin(rest, options, health, provider.door),
+    admin: createPulsarAdmin(rest, options, health, provider.messagesBy),
     close() {
       return (closing ??= shut())
     },

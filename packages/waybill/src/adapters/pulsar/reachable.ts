@@ -6,14 +6,14 @@ import type { PulsarOptions } from './options.ts'
 import { tlsOptions } from './rest.ts'
 
 /** By which address messages go. */
-export type Door = 'webSocketUrl' | 'serviceUrl'
+export type MessageAddress = 'webSocketUrl' | 'serviceUrl'
 
-const VARIABLES: Readonly<Record<Door, string>> = { webSocketUrl: 'PULSAR_WEB_SOCKET_URL', serviceUrl: 'PULSAR_URL' }
+const VARIABLES: Readonly<Record<MessageAddress, string>> = { webSocketUrl: 'PULSAR_WEB_SOCKET_URL', serviceUrl: 'PULSAR_URL' }
 const PORTS: Readonly<Record<string, number>> = { 'ws:': 80, 'wss:': 443, 'pulsar:': 6650, 'pulsar+ssl:': 6651 }
 
 /** Connects and ends: an error as a finding where nobody takes connections there, within the limit of a request. */
-export async function knock(door: Door, options: PulsarOptions, signal: AbortSignal): Promise<BrokerReport['findings']> {
-  const url = options[door]
+export async function whetherReachable(by: MessageAddress, options: PulsarOptions, signal: AbortSignal): Promise<BrokerReport['findings']> {
+  const url = options[by]
   const { requestTimeoutMs } = options
   let socket: Socket | undefined
   try {
@@ -32,7 +32,7 @@ export async function knock(door: Door, options: PulsarOptions, signal: AbortSig
       {
         level: 'error',
         text: `nothing can be published or read at ${whyNot(`${url.protocol}//${url.host}`, error)}`,
-        advice: `start the service there; or correct ${door} (${VARIABLES[door]})`,
+        advice: `start the service there; or correct ${by} (${VARIABLES[by]})`,
       },
     ]
   } finally {
