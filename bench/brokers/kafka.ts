@@ -75,7 +75,7 @@ function publishRow(stage: Stage): Row {
     title: `Kafka: publish, batches of ${BATCH}, ${IN_FLIGHT} callers`,
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       {
         name: 'waybill',
@@ -106,7 +106,7 @@ function consumeRow(stage: Stage): Row {
     title: 'Kafka: consume in a group and commit, handler does nothing',
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       { name: 'waybill', role: 'toolkit', prepare: fill, run: (count) => consume(stage.transport, topic, `bench/${newId()}`, count) },
       {

@@ -82,7 +82,7 @@ function publishRow({ client, socket, transport, clear: cleared }: Stage): Row {
     title: 'JetStream: publish, each ack checked, each awaited by its caller',
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       { name: 'waybill', role: 'toolkit', prepare: own, run: (count) => publishEach(transport, count, (i) => messages[i]!) },
       {
@@ -143,7 +143,7 @@ function consumeRow({ client, socket, transport, clear: cleared }: Stage): Row {
     title: 'JetStream: consume and ack, handler does nothing',
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       {
         name: 'waybill',

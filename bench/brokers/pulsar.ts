@@ -82,7 +82,7 @@ function publishRow(stage: Stage): Row {
     title: 'Pulsar: publish, each ack checked',
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       {
         name: 'waybill',
@@ -116,7 +116,7 @@ function consumeRow(stage: Stage): Row {
     title: 'Pulsar: consume in a Key_Shared subscription and ack, handler does nothing',
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       { name: 'waybill', role: 'toolkit', prepare: fill, run: (count) => consume(stage.transport, topic, 'bench/consume', count) },
       {

@@ -72,7 +72,7 @@ function publishRow(stack: AsyncDisposableStack, stage: Stage): Row {
     title: 'Redis Streams: publish, each awaited by its caller',
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       { name: 'waybill', role: 'toolkit', prepare, run: (count) => publishEach(transport, count, (i) => messages[i]!) },
       {
@@ -149,7 +149,7 @@ async function consumeRow(stack: AsyncDisposableStack, stage: Stage): Promise<Ro
     title: 'Redis Streams: consume in a group and ack, handler does nothing',
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       {
         name: 'waybill',

@@ -152,7 +152,7 @@ function relayRow(name: BrokerName, server: Server, storage: Storage, { transpor
     title: `the whole relay, PostgreSQL to ${name}`,
     operations: COUNT,
     rounds: 5,
-    warmups: 1,
+    warmups: 3,
     contenders: [
       {
         name: 'waybill',

@@ -12,6 +12,7 @@ export const HEADERS_MAX = 64
 export const HEADER_VALUE_MAX_BYTES = 4096
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9][A-Za-z0-9_-]*)*$/
+const KNOWN_NAMES_MAX = 256
 const HEADER_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/
 // What most texts are made of: nothing to look for, and a byte for each character. Every message is checked, so that this is worth asking first.
 const PRINTABLE_ASCII = /^[ -~]*$/
@@ -110,7 +111,7 @@ export function checkContent({
 
 /** What is wrong with a header: its name, its value, or nothing. */
 export function headerFault(name: string, value: unknown): 'name' | 'value' | undefined {
-  if (!HEADER_NAME.test(name)) return 'name'
+  if (!isHeaderName(name)) return 'name'
   return typeof value === 'string' && isSafeText(value, HEADER_VALUE_MAX_BYTES) ? undefined : 'value'
 }
 
@@ -139,6 +140,16 @@ export function checkHeaders(headers: Readonly<Record<string, string>>, where: s
       })
     }
   }
+}
+
+/** Names of headers that were found usable: there are few, and they come with each message. */
+const knownNames = new Set<string>()
+
+function isHeaderName(name: string): boolean {
+  if (knownNames.has(name)) return true
+  if (!HEADER_NAME.test(name)) return false
+  if (knownNames.size < KNOWN_NAMES_MAX) knownNames.add(name)
+  return true
 }
 
 function isSafeText(value: string, maxBytes: number): boolean {

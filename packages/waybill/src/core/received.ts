@@ -30,7 +30,9 @@ export function receivedMessage({ topic, place, id, key, headers, body }: Receiv
 function textOf(value: string | Uint8Array | undefined): string | undefined {
   if (typeof value === 'string') return value
   // Some clients give `null` where there is nothing.
-  return value instanceof Uint8Array && isUtf8(value) ? decoder.decode(value) : undefined
+  if (!(value instanceof Uint8Array) || !isUtf8(value)) return undefined
+  // The quicker of two that do the same with what is UTF-8.
+  return Buffer.isBuffer(value) ? value.toString('utf8') : decoder.decode(value)
 }
 
 function usableHeaders(headers: ReceivedParts['headers']): Record<string, string> {

@@ -3,7 +3,7 @@ import { receivedMessage } from '../../core/received.ts'
 import { sequenceOf } from './stream-id.ts'
 
 /** Entries as a script gives them, with Buffers. */
-type RawEntry = readonly [id: Buffer, fields: readonly Buffer[] | null]
+export type RawEntry = readonly [id: Buffer, fields: readonly Buffer[] | null]
 
 const SHARED_MAX = 2
 
@@ -13,13 +13,20 @@ export interface EntrySource {
   readonly redelivered: Arrival<string>['redelivered']
 }
 
-/** Arrays of entries to arrivals, whose place is the entry's id. */
-export function arrivalsOf(reply: unknown, source: EntrySource): Arrival<string>[] {
-  const arrivals: Arrival<string>[] = []
-  // The scripts of this adapter answer in this form.
-  for (const entries of reply as readonly (readonly RawEntry[])[])
-    for (const [id, fields] of entries) arrivals.push(arrivalOf(id.toString('latin1'), fields ?? [], source))
-  return arrivals
+/** Entries to arrivals, whose place is the entry's id. */
+export function arrivalsOf(entries: readonly RawEntry[], source: EntrySource): Arrival<string>[] {
+  return entries.map(([id, fields]) => arrivalOf(id.toString('latin1'), fields ?? [], source))
+}
+
+/** Bytes of the largest of these, 1 where there is none. */
+export function largestOf(entries: readonly RawEntry[]): number {
+  let most = 1
+  for (const [, fields] of entries) {
+    let bytes = 0
+    for (const field of fields ?? []) bytes += field.byteLength
+    if (bytes > most) most = bytes
+  }
+  return most
 }
 
 function arrivalOf(id: string, fields: readonly Buffer[], { topic, partition, redelivered }: EntrySource): Arrival<string> {
@@ -30,17 +37,24 @@ function arrivalOf(id: string, fields: readonly Buffer[], { topic, partition, re
   const others: [string, Buffer][] = []
   for (let at = 0; at + 1 < fields.length; at += 2) {
     const value = fields[at + 1]!
-    const name = fields[at]!.toString('utf8')
-    if (name === 'body') body = detached(value)
-    else if (name === 'key') key = value
-    else if (name === 'headers') readHeaders(value, headers)
-    else if (name === 'id') ownId = value.toString('utf8')
-    else others.push([name, value])
+    const name = fields[at]!
+    if (spells(name, 'body')) body = detached(value)
+    else if (spells(name, 'key')) key = value
+    else if (spells(name, 'headers')) readHeaders(value, headers)
+    else if (spells(name, 'id')) ownId = value.toString('utf8')
+    else others.push([name.toString('utf8'), value])
   }
   if (body === undefined) body = bodyOf(others)
   else for (const other of others) headers.push(other)
   const message = receivedMessage({ topic, place: `redis:${topic}:${partition}:${id}`, id: ownId, key, headers, body })
   return { message, sequence: sequenceOf(id), redelivered, place: id }
+}
+
+/** Whether the bytes are those of an ASCII text: for a few of them this is quicker than to decode them. */
+function spells(bytes: Buffer, text: string): boolean {
+  if (bytes.length !== text.length) return false
+  for (let at = 0; at < text.length; at++) if (bytes[at] !== text.charCodeAt(at)) return false
+  return true
 }
 
 /** What was read together shares its memory: a message that is held for long must not hold all of it. */

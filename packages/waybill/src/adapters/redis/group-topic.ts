@@ -3,6 +3,7 @@ import { isWaybillError, WaybillError } from '../../core/errors.ts'
 import type { Member } from '../../core/member.ts'
 import type { Observe } from '../../core/observe.ts'
 import { OLDER, stateOf } from './gap-watch.ts'
+import type { Fetcher } from './fetcher.ts'
 import { createLease, type Lease } from './lease.ts'
 import type { Link } from './link.ts'
 import type { RedisKeys } from './names.ts'
@@ -14,6 +15,7 @@ import type { Waker } from './waker.ts'
 
 export interface GroupTopicOptions {
   readonly link: Link
+  readonly fetcher: Fetcher
   readonly waker: Waker
   readonly keys: RedisKeys
   readonly topics: Topics
@@ -42,7 +44,7 @@ const WAIT_SHARE = 5
 const CONNECTION: ReadonlySet<string> = new Set(['CLOSED', 'TRANSPORT_UNAVAILABLE', 'UNKNOWN_OUTCOME'])
 
 export function createGroupTopic(options: GroupTopicOptions): GroupTopic {
-  const { link, waker, keys, topics, member, memberId, topic, group, startId, leaseMs, observe } = options
+  const { link, fetcher, waker, keys, topics, member, memberId, topic, group, startId, leaseMs, observe } = options
   const leases = new Map<number, Lease>()
   const releasing = new Set<Promise<void>>()
   /** Partitions at which the group was there already, and where to go on. */
@@ -60,6 +62,7 @@ export function createGroupTopic(options: GroupTopicOptions): GroupTopic {
   })
   const context = {
     link,
+    fetcher,
     waker,
     keys,
     member,

@@ -1,16 +1,18 @@
 import type { Holding, Member } from '../../core/member.ts'
 import { isWaybillError, WaybillError } from '../../core/errors.ts'
-import { arrivalsOf } from './entries.ts'
+import { arrivalsOf, largestOf, type RawEntry } from './entries.ts'
+import { type Fetcher, SCRIPT_MOST } from './fetcher.ts'
 import { type GapWatch, createGapWatch, stateOf } from './gap-watch.ts'
 import type { Link } from './link.ts'
 import type { RedisKeys } from './names.ts'
-import { ACK, CLAIM, FETCH, RELEASE, RENEW } from './scripts.ts'
+import { ACK, CLAIM, RELEASE, RENEW } from './scripts.ts'
 import { compareIds, idBefore } from './stream-id.ts'
 import type { Waker } from './waker.ts'
 
 /** What the leases of one group and topic have in common. */
 export interface LeaseContext {
   readonly link: Link
+  readonly fetcher: Fetcher
   readonly waker: Waker
   readonly keys: RedisKeys
   readonly member: Member<string>
@@ -42,7 +44,8 @@ export interface Lease {
 }
 
 const ACK_MAX = 1000
-const FETCH_MAX = 256
+const FETCH_MAX = 128
+/** What a fetch of many may have where these are as large as the largest of the one before. */
 const FETCH_MAX_BYTES = 1024 * 1024
 const PAUSE_MS = 200
 const POLL_MS = 5
@@ -59,9 +62,10 @@ export interface AcquiredLease {
 let leases = 0
 
 export function createLease(context: LeaseContext, { partition, token, sinceMs, state }: AcquiredLease): Lease {
-  const { link, waker, keys, member, topic, group, leaseMs } = context
+  const { link, fetcher, waker, keys, member, topic, group, leaseMs } = context
   const stream = keys.stream(topic, partition)
-  const streamAndLease = [stream, keys.lease(stream, group)]
+  const leaseKey = keys.lease(stream, group)
+  const streamAndLease = [stream, leaseKey]
   const partitionName = `${topic}:${partition}`
   const first = stateOf(state)
   const watch: GapWatch = createGapWatch(first)
@@ -71,6 +75,8 @@ export function createLease(context: LeaseContext, { partition, token, sinceMs, 
   let cameId = '0-0'
   /** Where to claim from; undefined once all that others left is here. */
   let claimFrom: string | undefined = '0-0'
+  /** How many to fetch next: more while as many came as were asked for. */
+  let most = SCRIPT_MOST
   let renewedMs = sinceMs
   let isLeaving = false
   let isLost = false
@@ -222,8 +228,10 @@ export function createLease(context: LeaseContext, { partition, token, sinceMs, 
   }
 
   async function fetch(): Promise<boolean> {
-    const reply = await link.script(FETCH, streamAndLease, [group, token, String(FETCH_MAX), String(FETCH_MAX_BYTES)], { bytes: true })
-    const arrivals = arrivalsOf(reply, { topic, partition, redelivered: 'no' })
+    const entries = await fetcher.fetch({ stream, lease: leaseKey, token, group, most })
+    most =
+      entries.length < most ? SCRIPT_MOST : Math.max(SCRIPT_MOST, Math.min(FETCH_MAX, Math.floor(FETCH_MAX_BYTES / largestOf(entries))))
+    const arrivals = arrivalsOf(entries, { topic, partition, redelivered: 'no' })
     if (arrivals.length === 0) return false
     cameId = lastId = arrivals.at(-1)!.place
     watch.read(arrivals.length)
@@ -235,10 +243,10 @@ export function createLease(context: LeaseContext, { partition, token, sinceMs, 
     const reply = await link.script(CLAIM, streamAndLease, [group, token, String(FETCH_MAX), String(FETCH_MAX_BYTES), from], {
       bytes: true,
     })
-    const [cursor, deleted, chunks] = reply as readonly [Buffer, number, unknown]
+    const [cursor, deleted, chunks] = reply as readonly [Buffer, number, readonly (readonly RawEntry[])[]]
     // Beyond what was delivered before there is only what a broken connection kept from coming here.
     const redelivered = compareIds(cameId, first.delivered) < 0 ? 'yes' : 'unknown'
-    const arrivals = arrivalsOf(chunks, { topic, partition, redelivered })
+    const arrivals = arrivalsOf(chunks.flat(), { topic, partition, redelivered })
     const next = cursor.toString('latin1')
     claimFrom = next === '0-0' ? undefined : next
     if (deleted > 0) context.onGap(partition, deleted, 'messages that were not settled were deleted')

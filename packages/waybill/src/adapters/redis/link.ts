@@ -29,6 +29,14 @@ export interface CallOptions {
 export interface Link {
   /** @throws WaybillError `TRANSPORT_UNAVAILABLE`, `ACCESS_DENIED`: not sent; `UNKNOWN_OUTCOME`: sent, no answer; by the server's own refusals */
   call(args: readonly RedisArgument[], options?: CallOptions): Promise<unknown>
+  /**
+   * Several commands, with nothing of ours between them, and their replies. Where some fail, the first of these failures.
+   * @throws WaybillError as `call`; `TRANSPORT_UNAVAILABLE` where the connection is not that of `generation` any more: nothing was sent
+   */
+  together(
+    commands: readonly (readonly RedisArgument[])[],
+    options?: CallOptions & { readonly generation?: number },
+  ): Promise<readonly unknown[]>
   /** A script by its name, or where the server does not know it, by its text. */
   script(script: Script, keys: readonly string[], args: readonly RedisArgument[], options?: CallOptions): Promise<unknown>
   /** The connected client. */
@@ -141,13 +149,19 @@ export function createLink({ where, address, requestTimeoutMs, onOpen, onUp, onD
     await onOpen?.(client)
   }
 
-  async function call(args: readonly RedisArgument[], { bytes = false, limitMs = requestTimeoutMs }: CallOptions = {}): Promise<unknown> {
+  const together: Link['together'] = async (commands, { bytes = false, limitMs = requestTimeoutMs, generation: wanted } = {}) => {
     const client = current ?? (await ready())
+    if (wanted !== undefined && wanted !== generation)
+      throw new WaybillError('TRANSPORT_UNAVAILABLE', 'the connection is another one now', { where })
     const timer = setTimeout(() => {
       lose(client, new WaybillError('TRANSPORT_UNAVAILABLE', `${address.address} gave no answer within ${limitMs} ms`, { where }))
     }, limitMs)
     try {
-      return await client.sendCommand(args, bytes ? BYTES : undefined)
+      const sent = await Promise.allSettled(commands.map((args) => client.sendCommand(args, bytes ? BYTES : undefined)))
+      return sent.map((each) => {
+        if (each.status === 'rejected') throw each.reason
+        return each.value
+      })
     } catch (error) {
       throw commandError(error, where)
     } finally {
@@ -155,8 +169,11 @@ export function createLink({ where, address, requestTimeoutMs, onOpen, onUp, onD
     }
   }
 
+  const call: Link['call'] = async (args, options) => (await together([args], options))[0]
+
   return {
     call,
+    together,
     client: ready,
     async script({ sha, source }, keys, args, options) {
       const count = String(keys.length)

@@ -132,21 +132,10 @@ local function bytesOf(entries)
 end
 `
 
-/** KEYS stream, lease; ARGV group, token, most messages, most bytes. New entries, as arrays of entries. */
-export const FETCH = lasting(`${COUNT_BYTES}${FENCED}
-local chunks, count, bytes = {}, 0, 0
-local most, mostBytes = tonumber(ARGV[3]), tonumber(ARGV[4])
-while count < most and bytes < mostBytes do
-  local step = math.min(${STEP}, most - count)
-  local reply = redis.call('XREADGROUP', 'GROUP', ARGV[1], '${CONSUMER}', 'COUNT', step, 'STREAMS', KEYS[1], '>')
-  if not reply then break end
-  local entries = reply[1][2]
-  chunks[#chunks + 1] = entries
-  count = count + #entries
-  bytes = bytes + bytesOf(entries)
-  if #entries < step then break end
-end
-return chunks
+/** KEYS stream, lease; ARGV group, token, most messages. New entries. */
+export const FETCH = lasting(`${FENCED}
+local reply = redis.call('XREADGROUP', 'GROUP', ARGV[1], '${CONSUMER}', 'COUNT', ARGV[3], 'STREAMS', KEYS[1], '>')
+return reply and reply[1][2] or {}
 `)
 
 /** KEYS stream, lease; ARGV group, token, most messages, most bytes, cursor. What is pending: next cursor, how many were deleted, arrays of entries. */

@@ -1,6 +1,11 @@
-/** A stream's id, `milliseconds-number`, in two parts. */
+/** A stream's id, `milliseconds-number`, in two parts; the second may be left out. */
+function split(id: string): readonly [ms: string, number: string] {
+  const at = id.indexOf('-')
+  return at === -1 ? [id, '0'] : [id.slice(0, at), id.slice(at + 1)]
+}
+
 function parts(id: string): readonly [ms: bigint, number: bigint] {
-  const [ms = '0', number = '0'] = id.split('-')
+  const [ms, number] = split(id)
   return [BigInt(ms), BigInt(number)]
 }
 
@@ -27,8 +32,13 @@ export function idBefore(id: string): string {
 /** The id after which all is that came at `atMs` or later. */
 export const idBeforeTime = (atMs: number): string => (atMs <= 0 ? '0-0' : idBefore(`${Math.ceil(atMs)}-0`))
 
+/** Of the last id that was asked for: many of one millisecond follow each other. */
+let known = { ms: '', base: 0n }
+
 /** An id as one number that rises with it, of 63 bits until the year 2039. */
 export function sequenceOf(id: string): bigint {
-  const [ms, number] = parts(id)
-  return (ms << BITS) | (number < SHARE_MAX ? number : SHARE_MAX)
+  const [ms, number] = split(id)
+  if (known.ms !== ms) known = { ms, base: BigInt(ms) << BITS }
+  const share = BigInt(number)
+  return known.base | (share < SHARE_MAX ? share : SHARE_MAX)
 }

@@ -1,7 +1,7 @@
 import { isWaybillError, WaybillError } from '../../core/errors.ts'
 import type { Arrival, Member } from '../../core/member.ts'
 import type { Observe } from '../../core/observe.ts'
-import { arrivalsOf } from './entries.ts'
+import { arrivalsOf, type RawEntry } from './entries.ts'
 import { createGapWatch, type GapWatch, type StreamState, stateOf } from './gap-watch.ts'
 import type { Link } from './link.ts'
 import type { RedisKeys } from './names.ts'
@@ -83,8 +83,8 @@ interface Entries {
 async function readAfter({ link, keys, topic }: TailOptions, partition: number, lastId: string, max: number): Promise<Entries> {
   const limits = [String(max), String(FETCH_MAX_BYTES)]
   const reply = await link.script(TAIL, [keys.stream(topic, partition)], [lastId, ...limits], { bytes: true })
-  const [stands, entries] = reply as readonly [readonly unknown[], unknown]
-  return { state: stateOf([...stands, lastId, -1]), arrivals: arrivalsOf(entries, { topic, partition, redelivered: 'unknown' }) }
+  const [stands, chunks] = reply as readonly [readonly unknown[], readonly (readonly RawEntry[])[]]
+  return { state: stateOf([...stands, lastId, -1]), arrivals: arrivalsOf(chunks.flat(), { topic, partition, redelivered: 'unknown' }) }
 }
 
 async function readPartition(options: TailOptions, partition: number, begun: Start): Promise<void> {

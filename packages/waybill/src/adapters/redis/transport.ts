@@ -11,6 +11,7 @@ import { type CheckedSource, checkSource } from '../../core/source.ts'
 import type { Capabilities, Transport } from '../../core/transport.ts'
 import { createAdmin } from './admin.ts'
 import { CONNECTION_NAMES, connectionSettings, redisAddress, type RedisConnectionOptions } from './connection-options.ts'
+import { createFetcher } from './fetcher.ts'
 import { createGroupTopic } from './group-topic.ts'
 import { createLink, type Link } from './link.ts'
 import { PARTITIONS_MAX, redisKeys } from './names.ts'
@@ -128,6 +129,7 @@ export async function redisTransport(options: RedisTransportOptions = {}): Promi
   })
   const blocked = createLink({ where: WHERE, address, requestTimeoutMs })
   const waker: Waker = createWaker({ blocked, commands: link, requestTimeoutMs, onFailure: () => {} })
+  const fetcher = createFetcher(link, WHERE)
   const topics = createTopics({ where: WHERE, link, keys, partitions: checked.partitions, createTopics: checked.createTopics })
   const trimmer = createTrimmer({ link, retainMs: checked.retainMs, retainMax: checked.retainMax, everyMs: checked.trimEveryMs, onFailure })
   const sendBatch = createSender({ where: WHERE, link, keys, topics, onStream: trimmer.watch })
@@ -160,6 +162,7 @@ export async function redisTransport(options: RedisTransportOptions = {}): Promi
     const parts = names.map((topic) =>
       createGroupTopic({
         link,
+        fetcher,
         waker,
         keys,
         topics,
