@@ -5,6 +5,8 @@ const text = new TextEncoder()
 const never = new AbortController().signal
 /** Callers at the same time, each of which asks again when it has its answer. */
 const CALLERS = 2_000
+/** Arrays whose acks may be on their way. */
+const ACKING_MAX = 4
 
 /** `count` messages of about 300 bytes, in turn of 1,000 keys. */
 export function messagesOf(topic: string, count: number, keys = 1_000): readonly Message[] {
@@ -50,15 +52,21 @@ export async function publishBatches(transport: Transport, messages: readonly Me
   await Promise.all(Array.from({ length: inFlight }, worker))
 }
 
-/** Reads `count` messages in a group and acks them, each array's together; looks at a header of each, as routing does. */
+/**
+ * Reads `count` messages in a group and acks them, each array's together; looks at a header of each, as routing does. As the keyed workers do, it goes on
+ * while acks are on their way, and awaits them all.
+ */
 export async function consume(transport: Transport, topic: string, group: string, count: number): Promise<void> {
   const stop = new AbortController()
+  const acking: Promise<unknown>[] = []
   let seen = 0
   for await (const deliveries of transport.subscribe({ topics: [topic], group, batchMax: 1_000 }, stop.signal)) {
     for (const { message } of deliveries) if (message.headers['event_type'] !== undefined) seen++
-    await Promise.all(deliveries.map((delivery) => delivery.ack()))
+    acking.push(Promise.all(deliveries.map((delivery) => delivery.ack())))
+    if (acking.length >= ACKING_MAX) await acking.shift()
     if (seen >= count) break
   }
+  await Promise.all(acking)
   stop.abort()
 }
 

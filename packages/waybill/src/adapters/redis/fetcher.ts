@@ -68,8 +68,8 @@ export function createFetcher(link: Link, where: string): Fetcher {
       const round = wanted.slice(0, count)
       wanted = wanted.slice(count)
       const reading = readTogether(round)
-      // The client writes at the end of this turn: what came before is worked on after that.
-      if (handOut !== undefined) setImmediate(handOut)
+      // The client writes at the end of this turn: what came before is worked on in the one after.
+      if (handOut !== undefined) setImmediate(setImmediate, handOut)
       handOut = await reading
     }
     isRunning = false
