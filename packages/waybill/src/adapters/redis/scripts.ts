@@ -57,23 +57,20 @@ end
 `
 
 /**
- * Stores messages. One argument holds all of them, packed: for each the number of its stream (16 bits), the lengths of key (16), headers (32), id (16)
- * and body (32), and these. A stream that refuses one gets none of those after it. Gives the count, or `[stream, first refused, why, ...]`.
+ * Stores messages. KEYS streams; one argument holds all messages, packed: of each the number of its stream (16 bits), id (empty where the headers tell it) and
+ * key, each after its length (16 bits), headers and body, each after its length (32). A stream that refuses one gets none of those after it. Gives the count,
+ * or `[stream, first refused, why, ...]`.
  */
 export const PUBLISH = defineScript(`
 local data, at, size, index = ARGV[1], 1, #ARGV[1], 0
 local failed, failures = {}, nil
 while at <= size do
-  local stream, keys, headers, ids, bodies
-  stream, keys, headers, ids, bodies, at = struct.unpack('>I2I2I4I2I4', data, at)
+  local stream, id, key, headers, body
+  stream, id, key, headers, body, at = struct.unpack('>I2I2c0I2c0I4c0I4c0', data, at)
   if not failed[stream] then
-    local key = string.sub(data, at, at + keys - 1)
-    local header = string.sub(data, at + keys, at + keys + headers - 1)
-    local from = at + keys + headers + ids
-    local body = string.sub(data, from, from + bodies - 1)
     local reply
-    if ids == 0 then reply = redis.pcall('XADD', KEYS[stream], '*', 'key', key, 'headers', header, 'body', body)
-    else reply = redis.pcall('XADD', KEYS[stream], '*', 'id', string.sub(data, from - ids, from - 1), 'key', key, 'headers', header, 'body', body) end
+    if id == '' then reply = redis.pcall('XADD', KEYS[stream], '*', 'key', key, 'headers', headers, 'body', body)
+    else reply = redis.pcall('XADD', KEYS[stream], '*', 'id', id, 'key', key, 'headers', headers, 'body', body) end
     if type(reply) == 'table' and reply.err then
       failed[stream] = true
       failures = failures or {}
@@ -82,7 +79,6 @@ while at <= size do
       failures[#failures + 1] = reply.err
     end
   end
-  at = at + keys + headers + ids + bodies
   index = index + 1
 end
 return failures or index

@@ -16,6 +16,7 @@ export interface SenderOptions {
 }
 
 const STORED: PublishOutcome = Object.freeze({ kind: 'stored' })
+/** The number of the stream and the four lengths. */
 const HEAD_BYTES = 14
 
 /** Stores batches of messages, one script call each. */
@@ -88,22 +89,20 @@ function packed(parts: readonly Part[]): Buffer {
   let at = 0
   for (const { stream, message, headers } of parts) {
     const { id, key, body } = message
-    const head = at
-    at += HEAD_BYTES
-    const keyBytes = buffer.write(key, at)
-    at += keyBytes
-    const headersBytes = buffer.write(headers, at)
-    at += headersBytes
     // What the headers tell already is not told twice.
-    const idBytes = message.headers['event_id'] === id ? 0 : buffer.write(id, at)
-    at += idBytes
-    buffer.set(body, at)
-    at += body.byteLength
-    buffer.writeUInt16BE(stream, head)
-    buffer.writeUInt16BE(keyBytes, head + 2)
-    buffer.writeUInt32BE(headersBytes, head + 4)
-    buffer.writeUInt16BE(idBytes, head + 8)
-    buffer.writeUInt32BE(body.byteLength, head + 10)
+    const idBytes = message.headers['event_id'] === id ? 0 : buffer.write(id, at + 4)
+    buffer.writeUInt16BE(stream, at)
+    buffer.writeUInt16BE(idBytes, at + 2)
+    at += 4 + idBytes
+    const keyBytes = buffer.write(key, at + 2)
+    buffer.writeUInt16BE(keyBytes, at)
+    at += 2 + keyBytes
+    const headersBytes = buffer.write(headers, at + 4)
+    buffer.writeUInt32BE(headersBytes, at)
+    at += 4 + headersBytes
+    buffer.writeUInt32BE(body.byteLength, at)
+    buffer.set(body, at + 4)
+    at += 4 + body.byteLength
   }
   return buffer.subarray(0, at)
 }
