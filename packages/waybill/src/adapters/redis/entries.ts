@@ -64,7 +64,7 @@ function readHeaders(value: Buffer, into: [string, string | Buffer][]): void {
   try {
     const parsed: unknown = JSON.parse(value.toString('utf8'))
     if (typeof parsed !== 'object' || parsed === null) return
-    for (const [name, each] of Object.entries(parsed)) if (typeof each === 'string') into.push([name, each])
+    for (const header of Object.entries(parsed)) if (typeof header[1] === 'string') into.push(header)
   } catch {
     // A foreign message whose headers are no JSON: it has none then.
   }

@@ -44,7 +44,7 @@ export interface Lease {
 }
 
 const ACK_MAX = 1000
-const FETCH_MAX = 128
+const FETCH_MAX = 64
 /** What a fetch of many may have where these are as large as the largest of the one before. */
 const FETCH_MAX_BYTES = 1024 * 1024
 const PAUSE_MS = 200
