@@ -61,10 +61,11 @@ suite('a message from a broker', () => {
         ['long', 'x'.repeat(4097)],
         ['nothing', null as unknown as string],
         ['marked', bytes('\ufeffa')],
+        ['replaced', bytes('a\ufffdb')],
         ['also-good', bytes('yes')],
       ],
     })
-    assert.deepEqual(headers, { good: 'yes', 'also-good': 'yes' })
+    assert.deepEqual(headers, { good: 'yes', replaced: 'a\ufffdb', 'also-good': 'yes' })
   })
 
   test('may call headers like what every object has', () => {

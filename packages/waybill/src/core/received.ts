@@ -13,8 +13,6 @@ export interface ReceivedParts {
   readonly body: Uint8Array
 }
 
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
 /**
  * A message out of whatever came over the wire. It never throws, since a foreign message must not stop a group: what can't be carried on is left
  * out (a header that is no text), or stands for itself (a place instead of an id, the id instead of a key). The body stays as it came.
@@ -30,9 +28,10 @@ export function receivedMessage({ topic, place, id, key, headers, body }: Receiv
 function textOf(value: string | Uint8Array | undefined): string | undefined {
   if (typeof value === 'string') return value
   // Some clients give `null` where there is nothing.
-  if (!(value instanceof Uint8Array) || !isUtf8(value)) return undefined
-  // The quicker of two that do the same with what is UTF-8.
-  return Buffer.isBuffer(value) ? value.toString('utf8') : decoder.decode(value)
+  if (!(value instanceof Uint8Array)) return undefined
+  const text = (Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength)).toString('utf8')
+  // What is no UTF-8 becomes this mark, which may also have been sent; looking for it costs less than looking at the bytes.
+  return text.includes('\uFFFD') && !isUtf8(value) ? undefined : text
 }
 
 function usableHeaders(headers: ReceivedParts['headers']): Record<string, string> {
