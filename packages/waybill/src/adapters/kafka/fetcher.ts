@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { WaybillError } from '../../core/errors.ts'
 import { monotonicOf } from '../../core/clock.ts'
 import { type KafkaConsumerLike, type KafkaFetchPartition, type KafkaFetchResponse, type KafkaMetadata, cutConnections } from './client.ts'
@@ -126,26 +127,34 @@ export function createFetcher({
 
   async function fetchFrom(node: number, wanting: readonly Lane[], maxWaitTime: number): Promise<void> {
     busy.add(node)
+    let hasMore = true
     try {
       const response = await consumer.fetch({ node, maxWaitTime, topics: requestOf(wanting) })
       pace.reset()
       health.up()
-      if (!stopped.signal.aborted) take(response, wanting)
+      if (!stopped.signal.aborted) hasMore = take(response, wanting)
     } catch (error) {
       if (!stopped.signal.aborted) await recover(error, wanting)
     } finally {
+      // Where nothing is left to fetch, the next request only waits for news: handlers go first.
+      if (!hasMore) await nextTurn()
       busy.delete(node)
       kick()
     }
   }
 
-  function take(response: KafkaFetchResponse, wanting: readonly Lane[]): void {
+  /** Says whether the broker has more. */
+  function take(response: KafkaFetchResponse, wanting: readonly Lane[]): boolean {
+    let hasMore = false
     for (const { topicId, partitions } of response.responses) {
       for (const { partitionIndex, records, highWatermark } of partitions) {
         const lane = laneOf(wanting, topicId, partitionIndex)
-        if (lane !== undefined && lanes.has(lane)) lane.take(records ?? [], highWatermark > lane.position)
+        if (lane === undefined || !lanes.has(lane)) continue
+        lane.take(records ?? [], highWatermark > lane.position)
+        if (highWatermark > lane.position) hasMore = true
       }
     }
+    return hasMore
   }
 
   async function recover(error: unknown, wanting: readonly Lane[]): Promise<void> {
