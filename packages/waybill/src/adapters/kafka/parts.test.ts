@@ -55,6 +55,23 @@ suite('Kafka, without a broker', () => {
     }
   })
 
+  test('each message has its own headers, whatever those before it had under the same names', () => {
+    const header = fc.constantFrom('a', 'b', 'ü', '')
+    fc.assert(
+      fc.property(fc.array(fc.record({ 'x-a': header, 'x-b': header }, { requiredKeys: [] })), (all) => {
+        const records = all.map((headers) => toRecord({ id: '1', topic: 't', key: 'k', headers, body: Buffer.of(1) }, 't').record)
+        const arrived = records.map(({ headers }) => {
+          const record = { offsetDelta: 0, key: null, value: null, headers: [...headers] }
+          return fromRecord('t', 0, 0n, record).headers
+        })
+        assert.deepEqual(
+          arrived,
+          all.map((headers) => ({ ...headers })),
+        )
+      }),
+    )
+  })
+
   test('a record that another system wrote arrives: its place is its id, and its body is untouched', () => {
     const message = fromRecord('a', 2, 9n, { offsetDelta: 0, key: Buffer.of(0xff), value: null, headers: [[Buffer.from('h'), null]] })
     assert.deepEqual(

@@ -9,16 +9,28 @@ const RECORD_BYTES = 40
 const HEADER_BYTES = 10
 const NAMES_MAX = 1000
 
-const headerNames = new Map<string, Buffer>()
+/** A header as bytes. */
+interface Header {
+  readonly name: Buffer
+  text: string
+  value: Buffer
+}
 
-/** Names come again and again, so their bytes are kept; so many at most. */
-function nameBytes(name: string): Buffer {
-  let bytes = headerNames.get(name)
-  if (bytes === undefined) {
-    bytes = Buffer.from(name)
-    if (headerNames.size < NAMES_MAX) headerNames.set(name, bytes)
+const kept = new Map<string, Header>()
+
+/** Names come again and again, and most values come several times in a row, so the bytes of both are kept; of so many names at most. */
+function headerOf(name: string, text: string): Header {
+  const known = kept.get(name)
+  if (known === undefined) {
+    const fresh = { name: Buffer.from(name), text, value: Buffer.from(text) }
+    if (kept.size < NAMES_MAX) kept.set(name, fresh)
+    return fresh
   }
-  return bytes
+  if (known.text !== text) {
+    known.text = text
+    known.value = Buffer.from(text)
+  }
+  return known
 }
 
 /** A record on its way out, and about how many bytes it takes, never fewer. */
@@ -31,14 +43,13 @@ export interface OutRecord {
 export function toRecord(message: Message, topic: string): OutRecord {
   const key = Buffer.from(message.key)
   const { body } = message
-  const value = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  const value = body instanceof Buffer ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
   const headers = new Map<Buffer, Buffer>()
   let bytes = RECORD_BYTES + key.length + value.length
   const add = (name: string, text: string): void => {
-    const nameBuffer = nameBytes(name)
-    const textBuffer = Buffer.from(text)
-    headers.set(nameBuffer, textBuffer)
-    bytes += HEADER_BYTES + nameBuffer.length + textBuffer.length
+    const header = headerOf(name, text)
+    headers.set(header.name, header.value)
+    bytes += HEADER_BYTES + header.name.length + header.value.length
   }
   for (const name in message.headers) add(name, message.headers[name]!)
   if (message.headers['event_id'] !== message.id) add(ID_HEADER, message.id)
