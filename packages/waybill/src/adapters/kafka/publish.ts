@@ -21,10 +21,10 @@ export interface KafkaPublisherOptions {
   settled(): Promise<unknown>
 }
 
-/** A batch has as many messages as Kafka's own client sends in about one request. */
-const BATCH_MAX = 2_000
-const BATCH_MAX_BYTES = 8 * 1024 * 1024
-const IN_FLIGHT_MAX = 3
+/** Rather more and smaller requests than fewer and larger ones: while one is made, the broker stores another. */
+const BATCH_MAX = 1_000
+const BATCH_MAX_BYTES = 4 * 1024 * 1024
+const IN_FLIGHT_MAX = 6
 const RETRY_DELAY_MS = 200
 const RETRIES = 1_000_000
 /** While the broker is known to be away, nobody waits long for it. */
