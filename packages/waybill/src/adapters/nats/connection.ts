@@ -1,10 +1,10 @@
 import type { Clock } from '../../core/clock.ts'
 import { monotonicOf } from '../../core/clock.ts'
 import { WaybillError, messageOf } from '../../core/errors.ts'
-import { newId } from '../../core/ids.ts'
 import type { Observe } from '../../core/observe.ts'
 import type { NatsLike, NatsMessage, NatsServerInfo } from './client.ts'
 import { connectError } from './failures.ts'
+import { uniqueToken } from './names.ts'
 import { type Replies, createReplies } from './replies.ts'
 
 export interface ConnectionOptions {
@@ -42,7 +42,7 @@ export interface Connection {
 }
 
 export function createConnection({ dial, address, inboxPrefix, requestTimeoutMs, clock, observe }: ConnectionOptions): Connection {
-  const inbox = `${inboxPrefix}.${newId().replaceAll('-', '')}.`
+  const inbox = `${inboxPrefix}.${uniqueToken()}.`
   const replies = createReplies(inbox, monotonicOf(clock))
   const listeners = new Set<(isUp: boolean) => void>()
   const subscriptions = new Set<{ readonly subject: string; onMessage(message: NatsMessage): void; stop: (() => void) | undefined }>()

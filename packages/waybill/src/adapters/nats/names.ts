@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 
 /** Longest stream name of ours that spells its topic out; the server takes 255 characters, and a bucket's name adds some. */
 const STREAM_NAME_MAX = 220
@@ -42,6 +42,9 @@ export function fromNatsSubject(prefix: string, subject: string): { readonly top
   const partition = Number(rest.slice(at + 3))
   return Number.isInteger(partition) ? { topic: rest.slice(0, at), partition } : undefined
 }
+
+/** A token that nobody else has: 72 random bits. Short, since it is part of every message that comes: client and server look at each of its bytes. */
+export const uniqueToken = (): string => randomBytes(9).toString('base64url')
 
 /** The partition of a key: FNV-1a over its UTF-8 bytes, 32 bits, modulo the number of partitions. */
 export function natsPartitionOf(key: string, partitions: number): number {

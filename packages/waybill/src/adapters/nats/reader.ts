@@ -1,12 +1,13 @@
 import { fullJitterMs } from '../../core/backoff.ts'
 import { monotonicOf } from '../../core/clock.ts'
-import { newId } from '../../core/ids.ts'
 import { WaybillError, isWaybillError } from '../../core/errors.ts'
+import { placeOf } from './ack-subject.ts'
 import type { JetStreamApi } from './api.ts'
 import type { NatsMessage } from './client.ts'
 import type { Connection } from './connection.ts'
 import { toWaybillError } from './failures.ts'
 import { headersOf } from './headers.ts'
+import { uniqueToken } from './names.ts'
 import type { CheckedNatsOptions } from './options.ts'
 import type { StreamInfo, Streams, TopicStream } from './streams.ts'
 
@@ -134,7 +135,7 @@ export function createReader(parts: ReaderParts, options: ReaderOptions): Reader
   async function open(): Promise<void> {
     const info = await lookAtStream()
     if (info === undefined || stopped.signal.aborted) return
-    const name = `waybill-${newId().replaceAll('-', '')}`
+    const name = `waybill-${uniqueToken()}`
     await api.ask(`CONSUMER.CREATE.${stream.name}.${name}`, {
       stream_name: stream.name,
       action: 'create',
@@ -152,7 +153,10 @@ export function createReader(parts: ReaderParts, options: ReaderOptions): Reader
       },
     })
     mailbox?.close()
-    mailbox = connection.mailbox((message) => receive(name, message))
+    const token = `.${name}.`
+    mailbox = connection.mailbox((message) => {
+      if (name === consumer) receive(token, message)
+    })
     consumer = name
     delivered = 0
     asked = 0
@@ -220,29 +224,24 @@ export function createReader(parts: ReaderParts, options: ReaderOptions): Reader
     )
   }
 
-  function receive(name: string, message: NatsMessage): void {
-    if (name !== consumer) return
-    heardAt = now()
-    if (message.reply === undefined || message.reply === '') {
+  /** `token`: the consumer's name between dots. */
+  function receive(token: string, message: NatsMessage): void {
+    const { reply } = message
+    if (reply === undefined || reply === '') {
+      heardAt = now()
       receiveStatus(message)
       return
     }
-    const tokens = message.reply.split('.')
-    // $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>, or with a domain and an account after ACK.
-    const at = tokens.length === 9 ? 5 : 7
-    const sequence = Number(tokens[at])
-    const delivery = Number(tokens[at + 1])
-    if (delivery !== delivered + 1) {
+    const place = placeOf(reply, token)
+    if (place?.delivery !== delivered + 1) {
       // Something was sent that did not arrive: it is asked for again.
       void reopen()
       return
     }
-    delivered = delivery
+    delivered = place.delivery
     asked--
-    const left = Number(tokens[at + 3])
-    noteUnread(left)
-    from = { sequence: sequence + 1 }
-    if (pending.push({ message, sequence }) === 1) queueMicrotask(flush)
+    noteUnread(place.pending)
+    if (pending.push({ message, sequence: place.sequence }) === 1) queueMicrotask(flush)
   }
 
   /** One more has come: of those that were known to follow, at most one is fewer, unless some are gone. */
@@ -265,6 +264,8 @@ export function createReader(parts: ReaderParts, options: ReaderOptions): Reader
     if (pending.length === 0) return
     const messages = pending
     pending = []
+    heardAt = now()
+    from = { sequence: messages.at(-1)!.sequence + 1 }
     try {
       if (!stopped.signal.aborted) options.onMessages(messages)
     } catch (error) {
