@@ -4,8 +4,8 @@ import { readAnswer } from './api.ts'
 import type { NatsLike, NatsMessage } from './client.ts'
 import type { Connection } from './connection.ts'
 import { JetStreamError, toPublishError, toWaybillError } from './failures.ts'
-import { encodeHeaders, rawHeaders } from './headers.ts'
-import { natsPartitionOf, natsPartitionSubject } from './names.ts'
+import { encodeHeaders } from './headers.ts'
+import { natsPartitionOf } from './names.ts'
 import type { CheckedNatsOptions } from './options.ts'
 import type { ReplyTarget } from './replies.ts'
 import type { Streams } from './streams.ts'
@@ -113,7 +113,7 @@ function sendBatch(
   failed: ReadonlyMap<string, WaybillError> | undefined,
 ): Promise<readonly PublishOutcome[]> {
   const { replies } = connection
-  const { prefix, requestTimeoutMs } = options
+  const { requestTimeoutMs } = options
   const payloadMax = connection.info?.max_payload ?? Number.MAX_SAFE_INTEGER
   return new Promise((resolve) => {
     const outcomes: PublishOutcome[] = Array.from({ length: messages.length })
@@ -127,6 +127,9 @@ function sendBatch(
       onLost: (why, index) => settle(index, { kind: 'unknown', error: lostAnswer(why, messages[index]!, requestTimeoutMs) }),
       onDenied: (error, index) => settle(index, { kind: 'rejected', error: toWaybillError(error, messages[index]!.topic) }),
     }
+    // The client has read them when `publish` returns, so that the whole batch can do with the same.
+    let bytes: Uint8Array
+    const sent = { reply: '', headers: { encode: () => bytes } }
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index]!
       const failure = failed?.get(message.topic)
@@ -145,7 +148,7 @@ function sendBatch(
         settle(index, { kind: 'rejected', error: tooLarge(size, payloadMax, message) })
         continue
       }
-      const subject = natsPartitionSubject(prefix, message.topic, natsPartitionOf(message.key, stream.partitions))
+      const subject = stream.subjects[natsPartitionOf(message.key, stream.partitions)]!
       const reply = replies.take(target, index, subject, requestTimeoutMs)
       if (reply === undefined) {
         settle(index, {
@@ -154,7 +157,9 @@ function sendBatch(
         })
         continue
       }
-      client.publish(subject, message.body, { reply, headers: rawHeaders(headers) })
+      sent.reply = reply
+      bytes = headers
+      client.publish(subject, message.body, sent)
     }
   })
 }

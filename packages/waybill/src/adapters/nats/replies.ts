@@ -22,66 +22,70 @@ export interface Replies {
   readonly open: number
 }
 
+interface Slot {
+  /** Its place among the slots, plus `SLOTS_MAX` for each time that it was used before: what comes for an earlier question must not reach a later one. */
+  number: number
+  /** Undefined where nothing is asked. */
+  target: ReplyTarget | undefined
+  index: number
+  subject: string
+  deadline: number
+}
+
 const SLOTS_MAX = 65_536
 const SWEEPS_PER_SECOND = 10
 
 /** `inbox` ends in a dot. `now` never goes back. */
 export function createReplies(inbox: string, now: () => number): Replies {
-  const targets: (ReplyTarget | undefined)[] = []
-  const indexes: number[] = []
-  const rounds: number[] = []
-  const deadlines: number[] = []
-  const subjects: string[] = []
-  const free: number[] = []
+  const slots: Slot[] = []
+  const free: Slot[] = []
   let open = 0
   let timer: NodeJS.Timeout | undefined
 
-  function release(slot: number): ReplyTarget {
-    const target = targets[slot]!
-    targets[slot] = undefined
-    // What comes for the slot's last round must not reach its next one.
-    rounds[slot] = rounds[slot]! + 1
+  function release(slot: Slot): ReplyTarget {
+    const target = slot.target!
+    slot.target = undefined
+    slot.number += SLOTS_MAX
     free.push(slot)
     open--
     return target
   }
 
+  function addSlot(): Slot | undefined {
+    if (slots.length >= SLOTS_MAX) return undefined
+    const slot = { number: slots.length, target: undefined, index: 0, subject: '', deadline: 0 }
+    slots.push(slot)
+    return slot
+  }
+
   function sweep(): void {
     const at = now()
-    for (let slot = 0; slot < targets.length; slot++) {
-      if (targets[slot] !== undefined && deadlines[slot]! <= at) release(slot).onLost('timeout', indexes[slot]!)
-    }
+    for (const slot of slots) if (slot.target !== undefined && slot.deadline <= at) release(slot).onLost('timeout', slot.index)
     timer = open > 0 ? setTimeout(sweep, 1000 / SWEEPS_PER_SECOND) : undefined
   }
 
   return {
     take(target, index, subject, timeoutMs) {
-      let slot = free.pop()
-      if (slot === undefined) {
-        if (targets.length >= SLOTS_MAX) return undefined
-        slot = targets.length
-        rounds[slot] = 0
-      }
-      targets[slot] = target
-      indexes[slot] = index
-      subjects[slot] = subject
-      deadlines[slot] = now() + timeoutMs
+      const slot = free.pop() ?? addSlot()
+      if (slot === undefined) return undefined
+      slot.target = target
+      slot.index = index
+      slot.subject = subject
+      slot.deadline = now() + timeoutMs
       open++
       timer ??= setTimeout(sweep, 1000 / SWEEPS_PER_SECOND)
-      return `${inbox}${rounds[slot]! * SLOTS_MAX + slot}`
+      return `${inbox}${slot.number}`
     },
     receive(message) {
       const number = Number(message.subject.slice(inbox.length))
-      const slot = number % SLOTS_MAX
-      if (targets[slot] === undefined || rounds[slot] !== (number - slot) / SLOTS_MAX) return
-      release(slot).onReply(message, indexes[slot]!)
+      const slot = slots[number % SLOTS_MAX]
+      if (slot?.target !== undefined && slot.number === number) release(slot).onReply(message, slot.index)
     },
     cut() {
-      for (let slot = 0; slot < targets.length; slot++) if (targets[slot] !== undefined) release(slot).onLost('cut', indexes[slot]!)
+      for (const slot of slots) if (slot.target !== undefined) release(slot).onLost('cut', slot.index)
     },
     deny(subject, error) {
-      for (let slot = 0; slot < targets.length; slot++)
-        if (targets[slot] !== undefined && subjects[slot] === subject) release(slot).onDenied(error, indexes[slot]!)
+      for (const slot of slots) if (slot.target !== undefined && slot.subject === subject) release(slot).onDenied(error, slot.index)
     },
     get open() {
       return open

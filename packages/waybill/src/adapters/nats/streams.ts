@@ -40,6 +40,8 @@ export interface TopicStream {
   readonly topic: string
   readonly name: string
   readonly partitions: number
+  /** Of its partitions, by number. */
+  readonly subjects: readonly string[]
 }
 
 /** The streams behind topics: made with their first use, compared with what is declared. */
@@ -130,7 +132,9 @@ export function createStreams(api: JetStreamApi, options: CheckedNatsOptions): S
       const different = differences(declared, info.config)
       if (different.length > 0 && options.update) info = await update(declared, info)
       else if (different.length > 0) warn(observe, said, declared.name, different)
-      const stream = { topic, name: declared.name, partitions: partitionsOf(info.config) ?? options.partitions }
+      const partitions = partitionsOf(info.config) ?? options.partitions
+      const subjects = Array.from({ length: partitions }, (_, partition) => natsPartitionSubject(options.prefix, topic, partition))
+      const stream = { topic, name: declared.name, partitions, subjects }
       if (opened.size >= KNOWN_MAX) opened.clear()
       opened.set(topic, stream)
       return stream
