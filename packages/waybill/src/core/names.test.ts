@@ -208,6 +208,14 @@ test('a key that passes survives UTF-8', () => {
   )
 })
 
+test('a header is looked at each time, whatever stood under its name before', () => {
+  for (const value of ['good', 'good', 'better'] as const) checkHeaders({ 'x-again': value }, 'here')
+  for (const value of ['a\nb', 'x'.repeat(HEADER_VALUE_MAX_BYTES + 1), undefined as unknown as string, 7 as unknown as string])
+    assert.throws(() => checkHeaders({ 'x-again': value }, 'here'), { code: 'INVALID_HEADER' })
+  checkHeaders({ 'x-again': 'good' }, 'here')
+  assert.throws(() => checkHeaders({ 'x-fresh': undefined as unknown as string }, 'here'), { code: 'INVALID_HEADER' })
+})
+
 test('headers are bounded in number, name and value', () => {
   checkHeaders({}, 'headers')
   checkHeaders({ event_id: '1', 'x-a.b': 'Größe "1"', empty: '', long: 'x'.repeat(HEADER_VALUE_MAX_BYTES) }, 'headers')

@@ -111,9 +111,17 @@ export function checkContent({
 
 /** What is wrong with a header: its name, its value, or nothing. */
 export function headerFault(name: string, value: unknown): 'name' | 'value' | undefined {
-  if (!isHeaderName(name)) return 'name'
-  return typeof value === 'string' && isSafeText(value, HEADER_VALUE_MAX_BYTES) ? undefined : 'value'
+  const known = usable.get(name)
+  if (known === undefined && !HEADER_NAME.test(name)) return 'name'
+  if (known !== undefined && known.value === value) return undefined
+  if (typeof value !== 'string' || !isSafeText(value, HEADER_VALUE_MAX_BYTES)) return 'value'
+  if (known !== undefined) known.value = value
+  else if (usable.size < KNOWN_NAMES_MAX) usable.set(name, { value })
+  return undefined
 }
+
+/** Names that were found usable, each with the last value that was: there are few, they come with each message, and most with the same value again. */
+const usable = new Map<string, { value: string }>()
 
 /**
  * Checks headers at the edge: count, names and values.
@@ -140,16 +148,6 @@ export function checkHeaders(headers: Readonly<Record<string, string>>, where: s
       })
     }
   }
-}
-
-/** Names of headers that were found usable: there are few, and they come with each message. */
-const knownNames = new Set<string>()
-
-function isHeaderName(name: string): boolean {
-  if (knownNames.has(name)) return true
-  if (!HEADER_NAME.test(name)) return false
-  if (knownNames.size < KNOWN_NAMES_MAX) knownNames.add(name)
-  return true
 }
 
 function isSafeText(value: string, maxBytes: number): boolean {
