@@ -236,7 +236,7 @@ function arrivalOf(
   name: string,
   { id, group, attributes, body, sequence, receiveCount, receipt }: QueueMessage,
 ): Arrival<Receipt> {
-  const place = `queue:${name}:${sequence}`
+  const place = (): string => `queue:${name}:${sequence}`
   const message = receivedMessage({ topic, place, id, key: group, headers: Object.entries(attributes), body })
   return { message, sequence, redelivered: receiveCount > 1 ? 'yes' : 'no', place: receipt }
 }

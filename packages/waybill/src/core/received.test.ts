@@ -9,7 +9,7 @@ const bytes = (text: string): Uint8Array => Buffer.from(text)
 const notText = Uint8Array.of(0xff, 0xfe, 0x80)
 
 const received = (parts: Partial<ReceivedParts>): ReturnType<typeof receivedMessage> =>
-  receivedMessage({ topic: 'orders', place: PLACE, id: undefined, key: undefined, headers: [], body: bytes('{}'), ...parts })
+  receivedMessage({ topic: 'orders', place: () => PLACE, id: undefined, key: undefined, headers: [], body: bytes('{}'), ...parts })
 
 suite('a message from a broker', () => {
   test('is what it was sent as, also where the client gives bytes', () => {

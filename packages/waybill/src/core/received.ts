@@ -5,8 +5,8 @@ import type { Message } from './transport.ts'
 /** What came from a broker, before anybody has looked at it: another system may have put it there. */
 export interface ReceivedParts {
   readonly topic: string
-  /** Its place at the broker, for a message that brings no usable id: `kafka:orders:3:1207`. */
-  readonly place: string
+  /** Its place at the broker, for a message that brings no usable id: `kafka:orders:3:1207`. Asked for by few. */
+  readonly place: () => string
   readonly id: string | undefined
   readonly key: string | Uint8Array | undefined
   readonly headers: Iterable<readonly [name: string, value: string | Uint8Array]>
@@ -20,7 +20,7 @@ export interface ReceivedParts {
 export function receivedMessage({ topic, place, id, key, headers, body }: ReceivedParts): Message {
   const kept = usableHeaders(headers)
   const ownId = id ?? kept['event_id']
-  const finalId = isMessageId(ownId) ? ownId : place
+  const finalId = isMessageId(ownId) ? ownId : place()
   const keyText = textOf(key)
   return { id: finalId, topic, key: keyText !== undefined && isKey(keyText) ? keyText : finalId, headers: kept, body }
 }

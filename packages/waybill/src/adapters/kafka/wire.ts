@@ -70,7 +70,7 @@ export function fromRecord(topic: string, partition: number, offset: bigint, rec
   }
   return receivedMessage({
     topic,
-    place: `kafka:${topic}:${partition}:${offset}`,
+    place: () => `kafka:${topic}:${partition}:${offset}`,
     id,
     key: record.key ?? undefined,
     headers,

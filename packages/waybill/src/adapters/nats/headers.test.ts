@@ -12,7 +12,7 @@ function received(bytes: Uint8Array): NatsReceivedHeaders {
 }
 
 const back = (message: Message): Message =>
-  decodeMessage(message.topic, 'the place', { subject: '', data: message.body, headers: received(encodeHeaders(message)) })
+  decodeMessage(message.topic, () => 'the place', { subject: '', data: message.body, headers: received(encodeHeaders(message)) })
 
 const plain: Message = { id: 'id-1', topic: 'a.b', key: 'key-1', headers: {}, body: Uint8Array.of(0, 255) }
 
@@ -43,7 +43,7 @@ suite('headers at NATS', () => {
     const foreign = newHeaders()
     foreign.append('Trace', 'abc')
     foreign.append('Nats-Expected-Last-Sequence', '7')
-    const message = decodeMessage('a.b', 'nats:s:7', {
+    const message = decodeMessage('a.b', () => 'nats:s:7', {
       subject: '',
       data: Uint8Array.of(1),
       headers: foreign,
@@ -52,6 +52,6 @@ suite('headers at NATS', () => {
       { ...message, headers: { ...message.headers } },
       { id: 'nats:s:7', topic: 'a.b', key: 'nats:s:7', headers: { Trace: 'abc' }, body: Uint8Array.of(1) },
     )
-    assert.equal(decodeMessage('a.b', 'nats:s:8', { subject: '', data: Uint8Array.of() }).id, 'nats:s:8')
+    assert.equal(decodeMessage('a.b', () => 'nats:s:8', { subject: '', data: Uint8Array.of() }).id, 'nats:s:8')
   })
 })

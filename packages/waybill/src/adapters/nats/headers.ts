@@ -66,13 +66,14 @@ export function headersOf(message: NatsMessage): NatsReceivedHeaders | undefined
 }
 
 /** A stored message as ours; `place` stands for an id that it does not have. It never throws, whoever wrote the message. */
-export function decodeMessage(topic: string, place: string, message: NatsMessage): Message {
+export function decodeMessage(topic: string, place: () => string, message: NatsMessage): Message {
   const headers = headersOf(message)
   let id: string | undefined
   let key: string | undefined
   const kept: (readonly [string, string])[] = []
   if (headers !== undefined) {
-    for (const [name, [value = '']] of headers) {
+    for (const [name, values] of headers) {
+      const value = values[0] ?? ''
       if (name === ID_HEADER) id = decodeValue(value)
       else if (name === KEY_HEADER) key = decodeValue(value)
       else if (name.startsWith(NAME_MARK)) kept.push([name.slice(NAME_MARK.length), decodeValue(value)])

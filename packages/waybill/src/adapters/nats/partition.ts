@@ -278,7 +278,7 @@ export function createPartition(parts: AdapterParts, options: PartitionOptions):
     const came: Arrival<number>[] = []
     for (const { message, sequence } of messages) {
       if (!ledger.isOpen(sequence)) continue
-      const decoded = decodeMessage(stream.topic, `nats:${stream.name}:${sequence}`, message)
+      const decoded = decodeMessage(stream.topic, () => `nats:${stream.name}:${sequence}`, message)
       const gone = ledger.take(sequence, decoded.body.byteLength)
       if (gone > 0)
         gap(new WaybillError('POSITION_LOST', `stream ${stream.name} no longer has messages that were not settled`, { where: label }), gone)

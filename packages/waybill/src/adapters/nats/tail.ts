@@ -35,7 +35,7 @@ export async function openTail(parts: AdapterParts, options: TailOptions): Promi
         waiting += messages.length
         holding.add(
           messages.map(({ message, sequence }) => ({
-            message: decodeMessage(topic, `nats:${stream.name}:${sequence}`, message),
+            message: decodeMessage(topic, () => `nats:${stream.name}:${sequence}`, message),
             sequence: BigInt(sequence),
             redelivered: 'no',
             place: sequence,

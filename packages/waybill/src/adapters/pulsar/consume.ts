@@ -191,7 +191,7 @@ export function arrivals(incoming: readonly PulsarIncomingLike[], topic: string,
     const key = each.getPartitionKey()
     const message = receivedMessage({
       topic,
-      place: `pulsar:${name}:${sequence ?? bytes.toString('base64url')}`,
+      place: () => `pulsar:${name}:${sequence ?? bytes.toString('base64url')}`,
       id,
       key: key === '' ? undefined : key,
       headers: Object.entries(headers),

@@ -46,7 +46,7 @@ function arrivalOf(id: string, fields: readonly Buffer[], { topic, partition, re
   }
   if (body === undefined) body = bodyOf(others)
   else for (const other of others) headers.push(other)
-  const message = receivedMessage({ topic, place: `redis:${topic}:${partition}:${id}`, id: ownId, key, headers, body })
+  const message = receivedMessage({ topic, place: () => `redis:${topic}:${partition}:${id}`, id: ownId, key, headers, body })
   return { message, sequence: sequenceOf(id), redelivered, place: id }
 }
 

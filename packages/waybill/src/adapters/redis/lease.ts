@@ -44,9 +44,11 @@ export interface Lease {
 }
 
 const ACK_MAX = 1000
-const FETCH_MAX = 64
-/** What a fetch of many may have where these are as large as the largest of the one before. */
+const FETCH_MAX = 128
+/** What a fetch of many may have where these are as large as the largest that came lately. */
 const FETCH_MAX_BYTES = 1024 * 1024
+/** How much of the largest size is still expected after each fetch. */
+const FORGETTING = 0.9
 const PAUSE_MS = 200
 const POLL_MS = 5
 const UNHEARD_MAX = 100_000
@@ -77,6 +79,7 @@ export function createLease(context: LeaseContext, { partition, token, sinceMs, 
   let claimFrom: string | undefined = '0-0'
   /** How many to fetch next: more while as many came as were asked for. */
   let most = SCRIPT_MOST
+  let largest = 1
   let renewedMs = sinceMs
   let isLeaving = false
   let isLost = false
@@ -229,8 +232,9 @@ export function createLease(context: LeaseContext, { partition, token, sinceMs, 
 
   async function fetch(): Promise<boolean> {
     const entries = await fetcher.fetch({ stream, lease: leaseKey, token, group, most })
-    most =
-      entries.length < most ? SCRIPT_MOST : Math.max(SCRIPT_MOST, Math.min(FETCH_MAX, Math.floor(FETCH_MAX_BYTES / largestOf(entries))))
+    largest = Math.max(largestOf(entries), largest * FORGETTING)
+    const fitting = Math.min(FETCH_MAX, Math.floor(FETCH_MAX_BYTES / largest))
+    most = entries.length < most ? SCRIPT_MOST : Math.max(SCRIPT_MOST, fitting)
     const arrivals = arrivalsOf(entries, { topic, partition, redelivered: 'no' })
     if (arrivals.length === 0) return false
     cameId = lastId = arrivals.at(-1)!.place

@@ -14,7 +14,7 @@ const START = '{"waybill":1,'
 const LINE_END = 0x0a
 
 /** The message in what came. `place` stands in for a missing id. */
-export function unframed(bytes: Buffer, topic: string, place: string): Message {
+export function unframed(bytes: Buffer, topic: string, place: () => string): Message {
   const raw = { topic, place, id: undefined, key: undefined, headers: [], body: bytes }
   if (bytes.toString('latin1', 0, START.length) !== START) return receivedMessage(raw)
   const end = bytes.indexOf(LINE_END)

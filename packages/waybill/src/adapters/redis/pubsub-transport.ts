@@ -141,7 +141,10 @@ export async function redisPubSub(options: RedisPubSubOptions = {}): Promise<Tra
     })
     let count = 0
     const listener: Listener = {
-      onMessage: (bytes) => buffer.add(unframed(bytes, topic, `${NAME}:${topic}:${id}:${++count}`)),
+      onMessage(bytes) {
+        const number = ++count
+        buffer.add(unframed(bytes, topic, () => `${NAME}:${topic}:${id}:${number}`))
+      },
       onGap: (cause) =>
         gap(new WaybillError('POSITION_LOST', 'what was sent while the connection was away is lost', { where: topic, cause })),
       onFatal: (error) => void member.end(error),
