@@ -176,24 +176,25 @@ export function createKafkaPublisher({ kafka, options, topics, health, toError, 
     // What an earlier message of the key was refused for, its followers must not pass.
     const refusedKeys = new Set<string>()
     const waves: Wave[] = []
+    const refuse = (index: number, error: WaybillError): void => {
+      refusedKeys.add(keyOf(messages[index]!))
+      outcomes[index] = { kind: 'rejected', error }
+    }
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index]!
       const { name, facts, places } = targets.get(message.topic)!
-      const refuse = (error: WaybillError): void => {
-        refusedKeys.add(`${message.topic}\n${message.key}`)
-        outcomes[index] = { kind: 'rejected', error }
-      }
       if (facts instanceof WaybillError) {
-        refuse(facts)
+        refuse(index, facts)
         continue
       }
       const { record, bytes } = toRecord(message, name)
       if (bytes > facts.batchMaxBytes) {
-        refuse(tooLarge(message, bytes, facts))
+        refuse(index, tooLarge(message, bytes, facts))
         continue
       }
-      if (refusedKeys.size > 0 && refusedKeys.has(`${message.topic}\n${message.key}`)) {
+      if (refusedKeys.size > 0 && refusedKeys.has(keyOf(message))) {
         refuse(
+          index,
           new WaybillError('PUBLISH_FAILED', 'an earlier message of its key was not stored', { got: message.key, where: message.topic }),
         )
         continue
@@ -230,6 +231,8 @@ export function createKafkaPublisher({ kafka, options, topics, health, toError, 
     },
   }
 }
+
+const keyOf = ({ topic, key }: Message): string => `${topic}\n${key}`
 
 function tooLarge(message: Message, bytes: number, topic: TopicFacts): WaybillError {
   return new WaybillError('PAYLOAD_TOO_LARGE', 'the message with its key and headers is larger than its topic takes', {

@@ -33,6 +33,13 @@ function headerOf(name: string, text: string): Header {
   return known
 }
 
+/** Gives about how many bytes it takes. */
+function add(headers: Map<Buffer, Buffer>, name: string, text: string): number {
+  const header = headerOf(name, text)
+  headers.set(header.name, header.value)
+  return HEADER_BYTES + header.name.length + header.value.length
+}
+
 /** A record on its way out, and about how many bytes it takes, never fewer. */
 export interface OutRecord {
   readonly record: KafkaRecordOut
@@ -46,13 +53,8 @@ export function toRecord(message: Message, topic: string): OutRecord {
   const value = body instanceof Buffer ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
   const headers = new Map<Buffer, Buffer>()
   let bytes = RECORD_BYTES + key.length + value.length
-  const add = (name: string, text: string): void => {
-    const header = headerOf(name, text)
-    headers.set(header.name, header.value)
-    bytes += HEADER_BYTES + header.name.length + header.value.length
-  }
-  for (const name in message.headers) add(name, message.headers[name]!)
-  if (message.headers['event_id'] !== message.id) add(ID_HEADER, message.id)
+  for (const name in message.headers) bytes += add(headers, name, message.headers[name]!)
+  if (message.headers['event_id'] !== message.id) bytes += add(headers, ID_HEADER, message.id)
   return { record: { topic, partition: 0, key, value, headers }, bytes }
 }
 
