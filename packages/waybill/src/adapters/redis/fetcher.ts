@@ -52,8 +52,10 @@ export function createFetcher(link: Link, where: string): Fetcher {
   let watched: Watched | undefined
   /** Those of the last rounds. */
   let recent: readonly (readonly string[])[] = []
-  /** Whether this user has the rights that a transaction needs: without that to begin one, the reads would be done outside of any. */
-  let mayTransact: boolean | undefined
+  /** Whether this server and user let us: without the right to begin a transaction, the reads would be done outside of any. */
+  let mayTransact = true
+  /** The connection on which that was tried. */
+  let triedOn: number | undefined
 
   const byScript = async ({ stream, lease, token, group, most }: FetchRequest): Promise<readonly RawEntry[]> =>
     (await link.script(FETCH, [stream, lease], [group, token, String(Math.min(most, SCRIPT_MOST))], { bytes: true })) as readonly RawEntry[]
@@ -119,13 +121,19 @@ export function createFetcher(link: Link, where: string): Fetcher {
     // What was not ours then may be by now.
     if (before?.generation === link.generation && round.every(({ lease, token }) => before.tokens.get(lease) === token)) return before
     const leases = round.map(({ lease }) => lease)
+    if (triedOn === link.generation) {
+      const replies = await link.together(watchAndGet(leases), { bytes: true, generation: triedOn })
+      return { generation: triedOn, tokens: tokensOf(leases, replies.at(-1)) }
+    }
     try {
-      const replies = await link.together([...(mayTransact === true ? [] : [['MULTI'], ['EXEC']]), ...watchAndGet(leases)], { bytes: true })
-      mayTransact = true
-      return { generation: link.generation, tokens: tokensOf(leases, replies.at(-1)) }
+      const replies = await link.together([['MULTI'], ['EXEC'], ...watchAndGet(leases)], { bytes: true })
+      triedOn = link.generation
+      return { generation: triedOn, tokens: tokensOf(leases, replies.at(-1)) }
     } catch (error) {
-      if (mayTransact === true || !isForbidden(error)) throw error
+      if (!isWaybillError(error) || !isRefusal(error)) throw error
       mayTransact = false
+      // Where it may be begun and not ended, whatever comes next on this connection would wait in it, and be answered as if it were done.
+      link.drop(error)
       return undefined
     }
   }
@@ -139,7 +147,7 @@ export function createFetcher(link: Link, where: string): Fetcher {
 
   return {
     fetch(request) {
-      if (request.most <= SCRIPT_MOST || mayTransact === false) return byScript(request)
+      if (request.most <= SCRIPT_MOST || !mayTransact) return byScript(request)
       return new Promise((resolve, reject) => {
         wanted.push({ ...request, resolve, reject })
         if (isRunning) return
@@ -155,9 +163,11 @@ const watchAndGet = (leases: readonly string[]): readonly (readonly string[])[] 
   ['MGET', ...leases],
 ]
 
-/** Where ending a transaction is forbidden, the server says so in other words. */
-const isForbidden = (error: unknown): boolean =>
-  isWaybillError(error, 'ACCESS_DENIED') || (isWaybillError(error) && replyCode(error.cause) === 'EXECABORT')
+/** A right is missing, the end of a transaction is forbidden, or the server knows no such command. */
+const isRefusal = ({ code, cause }: WaybillError): boolean => {
+  const said = replyCode(cause)
+  return code === 'ACCESS_DENIED' || said === 'EXECABORT' || said === 'ERR'
+}
 
 function tokensOf(leases: readonly string[], reply: unknown): ReadonlyMap<string, string | undefined> {
   const values = reply as readonly (Buffer | null)[]

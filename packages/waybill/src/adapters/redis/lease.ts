@@ -206,6 +206,7 @@ export function createLease(context: LeaseContext, { partition, token, sinceMs, 
         if (signal.aborted) return
         // It may have been carried out: then there are entries that count as delivered, and did not come.
         claimFrom = unreceived()
+        most = SCRIPT_MOST
         watch.forget()
         handle(error)
         await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
@@ -250,7 +251,9 @@ export function createLease(context: LeaseContext, { partition, token, sinceMs, 
     const [cursor, deleted, chunks] = reply as readonly [Buffer, number, readonly (readonly RawEntry[])[]]
     // Beyond what was delivered before there is only what a broken connection kept from coming here.
     const redelivered = compareIds(cameId, first.delivered) < 0 ? 'yes' : 'unknown'
-    const arrivals = arrivalsOf(chunks.flat(), { topic, partition, redelivered })
+    const entries = chunks.flat()
+    largest = Math.max(largest, largestOf(entries))
+    const arrivals = arrivalsOf(entries, { topic, partition, redelivered })
     const next = cursor.toString('latin1')
     claimFrom = next === '0-0' ? undefined : next
     if (deleted > 0) context.onGap(partition, deleted, 'messages that were not settled were deleted')
